@@ -1,0 +1,1 @@
+//! What the run loop, an architecture and the hypervisor say to each other.

@@ -1,0 +1,1 @@
+//! pseries guests: boot, hcalls, RTAS, device tree.

@@ -1,0 +1,1 @@
+//! Device models: registers at offsets, queues, an interrupt line to raise.

@@ -1,0 +1,1 @@
+//! Typed device-tree building over vm-fdt.

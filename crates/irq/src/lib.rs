@@ -1,0 +1,1 @@
+//! Interrupt sources and lines.

@@ -1,0 +1,1 @@
+//! Every KVM ioctl and binding cede uses; an exit comes out as a value.

@@ -1,0 +1,3 @@
+//! A KVM virtual machine monitor for POWER.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Threads, memory, lifecycle and the vCPU run loop, generic over Arch.

@@ -1,0 +1,1 @@
+//! End-to-end scenarios, bare-metal payloads, the layering test.

@@ -1,0 +1,3 @@
+//! Project tasks: the lab, the demo, tests and benches.
+
+fn main() {}
