@@ -1,0 +1,177 @@
+//! What POWER's code asks of the hypervisor.
+
+use crate::HvError;
+use vm_memory::GuestMemoryMmap;
+
+/// The registers of a vCPU that cede reads and writes (`struct kvm_regs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Regs {
+    /// Program counter.
+    pub pc: u64,
+    /// Machine state register.
+    pub msr: u64,
+    /// Link register.
+    pub lr: u64,
+    /// Save/restore register 0: the interrupted PC.
+    pub srr0: u64,
+    /// Save/restore register 1: the interrupted MSR.
+    pub srr1: u64,
+    /// General purpose registers.
+    pub gpr: [u64; 32],
+}
+
+/// How a guest translates addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mmu {
+    /// Hashed page table of 2^`htab_order` bytes, kept by the hypervisor.
+    Hash {
+        /// log2 of the table's size in bytes.
+        htab_order: u32,
+    },
+    /// Radix trees in guest memory (ISA 3.0).
+    Radix,
+}
+
+/// Which interrupt controller the hypervisor gives the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Irqchip {
+    /// XICS: hcalls and RTAS calls, all handled by the hypervisor.
+    Xics,
+    /// XIVE in exploitation mode: the guest's pages are the hardware's.
+    Xive,
+}
+
+/// Registers of a POWER vCPU, for its own thread.
+pub trait Vcpu: crate::Vcpu {
+    /// Reads the registers.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn regs(&mut self) -> Result<Regs, HvError>;
+
+    /// Writes the registers.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn set_regs(&mut self, regs: &Regs) -> Result<(), HvError>;
+
+    /// Sets the bits of LPCR that `mask` names to those of `value`.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn set_lpcr(&mut self, mask: u64, value: u64) -> Result<(), HvError>;
+
+    /// Tells the hypervisor whether the guest counts this thread as online.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn set_online(&mut self, online: bool) -> Result<(), HvError>;
+
+    /// Drops what an earlier boot left behind: VPA, SLB shadow, dispatch trace log, pending interrupts.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn reset(&mut self) -> Result<(), HvError>;
+}
+
+/// A POWER virtual machine.
+pub trait Vm: Send + Sync + 'static {
+    /// Its vCPUs.
+    type Vcpu: Vcpu + 'static;
+
+    /// Backs guest RAM.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses a slot.
+    fn set_memory(&mut self, memory: &GuestMemoryMmap) -> Result<(), HvError>;
+
+    /// Makes a vCPU with this interrupt server number and connects it to the interrupt controller.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn create_vcpu(&self, server: u32) -> Result<Self::Vcpu, HvError>;
+
+    /// Puts the MMU and the interrupt controller into their power-on state. No vCPU runs.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn reset(&self) -> Result<(), HvError>;
+
+    /// Sets the process table (`H_REGISTER_PROC_TBL`): `table` as KVM_PPC_CONFIGURE_V3_MMU takes it.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn configure_mmu(&self, radix: bool, gtse: bool, table: u64) -> Result<(), HvError>;
+
+    /// Triggers an edge source, or sets the level of a level source.
+    ///
+    /// # Errors
+    /// When there is no such source.
+    fn set_irq(&self, source: u32, level: bool) -> Result<(), HvError>;
+
+    /// The XIVE, when the guest has one.
+    fn xive(&self) -> Option<&dyn Xive>;
+}
+
+/// Where a XIVE source's events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XiveRoute {
+    /// Interrupt server number of the vCPU.
+    pub server: u32,
+    /// 0 (most favoured) to 7.
+    pub priority: u8,
+    /// Effective interrupt source number: what the queue entry carries (31 bits).
+    pub eisn: u32,
+    /// No events at all.
+    pub masked: bool,
+}
+
+/// An event queue of a vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct XiveQueue {
+    /// Guest physical address.
+    pub address: u64,
+    /// log2 of its bytes; 0 is no queue.
+    pub shift: u32,
+    /// The generation bit of the entry that comes next.
+    pub toggle: u32,
+    /// The index of the entry that comes next.
+    pub index: u32,
+}
+
+/// KVM's XIVE device, for the H_INT_* hcalls. Arguments were checked by the caller.
+pub trait Xive: Sync {
+    /// Routes a source.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn set_source(&self, lisn: u32, route: XiveRoute) -> Result<(), HvError>;
+
+    /// Sets or, with shift 0, disables a queue.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn set_queue(&self, server: u32, priority: u8, queue: XiveQueue) -> Result<(), HvError>;
+
+    /// Reads a queue's state.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn queue(&self, server: u32, priority: u8) -> Result<XiveQueue, HvError>;
+
+    /// Waits until all events of a source have reached their queues.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn sync(&self, lisn: u32) -> Result<(), HvError>;
+
+    /// Loads from, or with `store` stores to, a source's ESB management page at `offset` (8-byte aligned,
+    /// within the page). A load returns what it read.
+    fn esb(&self, lisn: u32, offset: u64, store: Option<u64>) -> u64;
+
+    /// H_INT_RESET: every source masked, every queue off.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn reset(&self) -> Result<(), HvError>;
+}
