@@ -74,29 +74,8 @@ pub trait Vcpu: crate::Vcpu {
     fn reset(&mut self) -> Result<(), HvError>;
 }
 
-/// A POWER virtual machine.
-pub trait Vm: Send + Sync + 'static {
-    /// Its vCPUs.
-    type Vcpu: Vcpu + 'static;
-
-    /// Backs guest RAM.
-    ///
-    /// # Errors
-    /// When the hypervisor refuses a slot.
-    fn set_memory(&mut self, memory: &GuestMemoryMmap) -> Result<(), HvError>;
-
-    /// Makes a vCPU with this interrupt server number and connects it to the interrupt controller.
-    ///
-    /// # Errors
-    /// When the hypervisor refuses.
-    fn create_vcpu(&self, server: u32) -> Result<Self::Vcpu, HvError>;
-
-    /// Puts the MMU and the interrupt controller into their power-on state. No vCPU runs.
-    ///
-    /// # Errors
-    /// When the hypervisor refuses.
-    fn reset(&self) -> Result<(), HvError>;
-
+/// What hcalls and RTAS calls ask of the virtual machine, from any vCPU's thread.
+pub trait Partition: Send + Sync {
     /// Sets the process table (`H_REGISTER_PROC_TBL`): `table` as KVM_PPC_CONFIGURE_V3_MMU takes it.
     ///
     /// # Errors
@@ -111,6 +90,36 @@ pub trait Vm: Send + Sync + 'static {
 
     /// The XIVE, when the guest has one.
     fn xive(&self) -> Option<&dyn Xive>;
+}
+
+/// A POWER virtual machine, as the machine that is built on it sees it.
+pub trait Vm: Partition + 'static {
+    /// Its vCPUs.
+    type Vcpu: Vcpu + 'static;
+
+    /// Backs guest RAM. Called once.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses a slot.
+    fn set_memory(&self, memory: &GuestMemoryMmap) -> Result<(), HvError>;
+
+    /// Makes a vCPU with this interrupt server number and connects it to the interrupt controller.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn create_vcpu(&self, server: u32) -> Result<Self::Vcpu, HvError>;
+
+    /// Makes the interrupt sources. Called once, after the last vCPU was made.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn create_sources(&self, sources: &[u32]) -> Result<(), HvError>;
+
+    /// Puts the MMU and the interrupt controller into their power-on state. No vCPU runs.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn reset(&self) -> Result<(), HvError>;
 }
 
 /// Where a XIVE source's events go.
@@ -140,7 +149,7 @@ pub struct XiveQueue {
 }
 
 /// KVM's XIVE device, for the H_INT_* hcalls. Arguments were checked by the caller.
-pub trait Xive: Sync {
+pub trait Xive: Send + Sync {
     /// Routes a source.
     ///
     /// # Errors

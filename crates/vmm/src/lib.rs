@@ -1,1 +1,23 @@
-//! Threads, memory, lifecycle and the vCPU run loop, generic over Arch.
+//! Threads, memory, lifecycle and the only vCPU run loop, generic over [`Arch`](arch_api::Arch).
+//!
+//! ```text
+//!                    ┌────────────── reboot ───────────────┐
+//!                    ▼                                     │
+//!   new ──▶ all vCPUs parked ──reset──▶ running ──▶ every vCPU parks
+//!                                                          │ power off, panic, stop
+//!                                                          ▼
+//!                                                     threads end
+//! ```
+//!
+//! - [`Vm::run`] is the control loop, on the caller's thread: signals, console input, and what vCPUs report.
+//! - Each vCPU has one thread, which alone touches the hypervisor's vCPU. It takes orders from its
+//!   [mailbox](mailbox) while it is parked and is kicked out of the guest by a signal.
+//! - RAM is zero at each boot.
+
+mod control;
+mod mailbox;
+mod memory;
+mod vcpu;
+
+pub use control::{Options, Outcome, RunError, Vm};
+pub use memory::{MemoryError, total_host_memory};

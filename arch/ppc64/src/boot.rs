@@ -1,0 +1,167 @@
+//! What lies where in RAM when the guest starts, and putting it there.
+//!
+//! ```text
+//! 0 or 4 MiB   kernel, with its zeroed part
+//!              initrd                              (64 KiB aligned)
+//!              RTAS blob                           (64 KiB, reserved in the tree)
+//!              device tree                         (reserved by the kernel itself)
+//! ```
+//!
+//! Everything but the kernel comes after it: a kernel that is not at 0 copies itself down to 0, and the zeroing of
+//! its bss must hit nothing. All of it lies low, because hash guests read it in real mode within their RMA.
+
+use crate::image::{At, Image, ImageError, read_into};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+/// Alignment of everything that is placed, the largest base page of a guest.
+const PAGE: u64 = 64 << 10;
+
+/// The room for the RTAS blob.
+pub const RTAS_SIZE: u64 = PAGE;
+
+/// What the guest calls to reach RTAS: it hands its argument block to the hypervisor by H_RTAS. Big-endian
+/// code, since the guest enters RTAS so whatever its own byte order.
+const RTAS_BLOB: [u32; 5] = [
+    0x7c64_1b78, // mr   r4,r3
+    0x3c60_0000, // lis  r3,0
+    0x6063_f000, // ori  r3,r3,H_RTAS
+    0x4400_0022, // sc   1
+    0x4e80_0020, // blr
+];
+
+/// Why the boot images cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] ImageError),
+    /// The initrd cannot be read.
+    #[error("cannot read initrd {path}")]
+    Initrd {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Kernel, initrd and device tree do not fit.
+    #[error("{what} needs memory up to {end:#x}, the guest has {memory:#x}; give it more memory")]
+    TooLarge {
+        /// What did not fit.
+        what: &'static str,
+        /// First address after it.
+        end: u64,
+        /// The guest's memory in bytes.
+        memory: u64,
+    },
+    /// Guest memory cannot be written.
+    #[error("cannot write {what} to guest memory")]
+    Write {
+        /// What was being written.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: vm_memory::GuestMemoryError,
+    },
+}
+
+/// Where everything goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// Physical address of the first instruction.
+    pub entry: u64,
+    /// Start and end (exclusive) of the initrd.
+    pub initrd: Option<(u64, u64)>,
+    /// Where the RTAS blob is.
+    pub rtas: u64,
+    /// Where the device tree is.
+    pub fdt: u64,
+}
+
+/// The files that a guest boots from, opened and checked.
+#[derive(Debug)]
+pub struct BootImages {
+    kernel: Image,
+    initrd: Option<(PathBuf, File)>,
+    placement: Placement,
+}
+
+impl BootImages {
+    /// Opens the files and places them in `memory` bytes of RAM.
+    ///
+    /// # Errors
+    /// When a file cannot be read, is not what it should be, or does not fit.
+    pub fn open(kernel: &Path, initrd: Option<&Path>, memory: u64) -> Result<Self, BootError> {
+        let kernel = Image::open(kernel)?;
+        kernel.check_fits(memory)?;
+        let initrd = initrd.map(open_initrd).transpose()?;
+        let placement = place(&kernel, initrd.as_ref().map(|(_, _, size)| *size), memory)?;
+        Ok(Self { kernel, initrd: initrd.map(|(path, file, _)| (path, file)), placement })
+    }
+
+    /// Where everything goes.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// Writes kernel, initrd, RTAS blob and device tree into RAM, which must be zeroed.
+    ///
+    /// # Errors
+    /// When a file can no longer be read or the tree does not fit.
+    pub fn load(&self, memory: &GuestMemoryMmap, ram: u64, dtb: &[u8]) -> Result<(), BootError> {
+        let Placement { initrd, rtas, fdt, .. } = self.placement;
+        self.kernel.load(memory)?;
+        if let (Some((path, file)), Some((start, end))) = (&self.initrd, initrd) {
+            let length = usize::try_from(end - start).unwrap_or(usize::MAX);
+            read_into(memory, start, &mut At { file, offset: 0 }, length)
+                .map_err(|source| BootError::Initrd { path: path.clone(), source })?;
+        }
+        let blob = RTAS_BLOB.map(u32::to_be_bytes);
+        memory
+            .write_slice(blob.as_flattened(), GuestAddress(rtas))
+            .map_err(|source| BootError::Write { what: "the RTAS blob", source })?;
+        let end = fdt.saturating_add(dtb.len() as u64);
+        if end > ram {
+            return Err(BootError::TooLarge { what: "the device tree", end, memory: ram });
+        }
+        memory
+            .write_slice(dtb, GuestAddress(fdt))
+            .map_err(|source| BootError::Write { what: "the device tree", source })
+    }
+}
+
+fn open_initrd(path: &Path) -> Result<(PathBuf, File, u64), BootError> {
+    let open = || {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        Ok((file, metadata.len()))
+    };
+    let (file, size) = open().map_err(|source| BootError::Initrd { path: path.to_owned(), source })?;
+    Ok((path.to_owned(), file, size))
+}
+
+fn place(kernel: &Image, initrd_size: Option<u64>, memory: u64) -> Result<Placement, BootError> {
+    let up = |address: u64| address.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+    let mut next = up(kernel.end());
+    let initrd = initrd_size.map(|size| (next, next.saturating_add(size)));
+    if let Some((_, end)) = initrd {
+        if end > memory {
+            return Err(BootError::TooLarge { what: "the initrd", end, memory });
+        }
+        next = up(end);
+    }
+    let rtas = next;
+    let fdt = rtas.saturating_add(RTAS_SIZE);
+    // The blob is called in 32-bit mode.
+    if fdt >= memory.min(1 << 32) {
+        return Err(BootError::TooLarge { what: "the RTAS blob", end: fdt, memory: memory.min(1 << 32) });
+    }
+    Ok(Placement { entry: kernel.entry(), initrd, rtas, fdt })
+}

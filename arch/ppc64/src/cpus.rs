@@ -1,0 +1,134 @@
+//! Which of the guest's threads are started, as RTAS sees them.
+//!
+//! ```text
+//!            start-cpu, reset (boot CPU)
+//!  Stopped ────────────────────────────▶ Running
+//!     ▲                                    │ stop-self
+//!     └──────────── Stopping ◀─────────────┘
+//!       its thread has left the guest
+//! ```
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// What `query-cpu-stopped-state` answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CpuState {
+    /// Can be started.
+    Stopped = 0,
+    /// Called stop-self, is still leaving the guest.
+    Stopping = 1,
+    /// Runs, or is about to.
+    Running = 2,
+}
+
+/// One vCPU's share of the state.
+#[derive(Debug)]
+struct Cpu {
+    server: u32,
+    state: AtomicU8,
+    /// The LPCR generation that its registers hold.
+    lpcr_seen: AtomicU32,
+}
+
+/// All vCPUs.
+///
+/// The partition-wide bits of LPCR (ILE, AIL) live here too: H_SET_MODE stores them and bumps the
+/// generation, and each vCPU's own thread writes its register before it next enters the guest.
+#[derive(Debug)]
+pub struct Cpus {
+    cpus: Vec<Cpu>,
+    lpcr: AtomicU64,
+    generation: AtomicU32,
+}
+
+impl Cpus {
+    /// All stopped, with these interrupt server numbers in ascending order.
+    #[must_use]
+    pub fn new(servers: &[u32]) -> Self {
+        let cpu = |&server| Cpu {
+            server,
+            state: AtomicU8::new(CpuState::Stopped as u8),
+            lpcr_seen: AtomicU32::new(0),
+        };
+        Self { cpus: servers.iter().map(cpu).collect(), lpcr: AtomicU64::new(0), generation: AtomicU32::new(1) }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.cpus.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cpus.is_empty()
+    }
+
+    /// The interrupt server number of vCPU `index`.
+    #[must_use]
+    pub fn server(&self, index: usize) -> u32 {
+        self.cpus[index].server
+    }
+
+    /// The vCPU with interrupt server number `server`.
+    #[must_use]
+    pub fn by_server(&self, server: u64) -> Option<usize> {
+        self.cpus.binary_search_by_key(&server, |c| u64::from(c.server)).ok()
+    }
+
+    /// What `query-cpu-stopped-state` answers for vCPU `index`.
+    #[must_use]
+    pub fn state(&self, index: usize) -> CpuState {
+        match self.cpus[index].state.load(Ordering::Acquire) {
+            0 => CpuState::Stopped,
+            1 => CpuState::Stopping,
+            _ => CpuState::Running,
+        }
+    }
+
+    /// Claims a stopped vCPU for its start. Only one of several callers gets it.
+    #[must_use]
+    pub fn try_start(&self, index: usize) -> bool {
+        let (from, to) = (CpuState::Stopped as u8, CpuState::Running as u8);
+        // Acquire: pairs with the Release of `set`, so the new run sees what the old one left.
+        self.cpus[index].state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Records a state that the vCPU's own thread, or a reset, decided.
+    pub fn set(&self, index: usize, state: CpuState) {
+        self.cpus[index].state.store(state as u8, Ordering::Release);
+    }
+
+    /// Changes the partition-wide LPCR bits in `mask`.
+    pub fn set_lpcr(&self, mask: u64, value: u64) {
+        let update = |old: u64| Some((old & !mask) | (value & mask));
+        // Both outcomes are Ok: the closure always returns Some.
+        let _ = self.lpcr.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        // Release: whoever sees the new generation sees the new bits.
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The bits that vCPU `index` has to write to its LPCR, if they changed since it last asked.
+    #[must_use]
+    pub fn lpcr_update(&self, index: usize) -> Option<u64> {
+        // Acquire: pairs with the Release of `set_lpcr`.
+        let generation = self.generation.load(Ordering::Acquire);
+        let seen = &self.cpus[index].lpcr_seen;
+        // Relaxed: only the vCPU's own thread touches its `seen`.
+        if seen.load(Ordering::Relaxed) == generation {
+            return None;
+        }
+        seen.store(generation, Ordering::Relaxed);
+        Some(self.lpcr.load(Ordering::Relaxed))
+    }
+
+    /// Everything stopped, LPCR bits clear.
+    pub fn reset(&self) {
+        for index in 0..self.cpus.len() {
+            self.set(index, CpuState::Stopped);
+        }
+        self.set_lpcr(u64::MAX, 0);
+    }
+}

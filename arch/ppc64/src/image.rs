@@ -1,0 +1,243 @@
+//! The kernel image: an ELF file for 64-bit PowerPC of either byte order.
+//!
+//! An ET_EXEC file, which a Debian `vmlinux` is, goes to its physical addresses. An ET_DYN file goes to
+//! [`DYN_BASE`], where QEMU's pseries machine puts it, so payloads that were written for that run too.
+//! The file is not a guest's but may still be anything: everything in it is checked before memory is touched.
+
+use elf::abi::{EM_PPC64, ET_DYN, ET_EXEC, PT_LOAD};
+use elf::endian::AnyEndian;
+use elf::file::{Class, FileHeader};
+use elf::segment::ProgramHeader;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
+
+/// Where an ET_DYN image goes: 4 MiB, KERNEL_LOAD_ADDR of QEMU's pseries machine.
+pub const DYN_BASE: u64 = 4 << 20;
+
+/// Why a kernel cannot be booted.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The file cannot be opened or read.
+    #[error("cannot read kernel {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what cede boots.
+    #[error("kernel {path} {what}; give an uncompressed ppc64 or ppc64le ELF file, such as Debian's /boot/vmlinux-*")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The file ends before what its headers promise.
+    #[error("kernel {path} is truncated: {what} ends at byte {end}, the file has {size}; copy it again")]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// The part that is cut.
+        what: &'static str,
+        /// Where that part ends.
+        end: u64,
+        /// The file's size.
+        size: u64,
+    },
+    /// The image does not fit.
+    #[error("kernel {path} needs memory up to {end:#x}, the guest has {memory:#x}; give it more memory")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The first address after the image.
+        end: u64,
+        /// The guest's memory in bytes.
+        memory: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    /// Offset in the file.
+    offset: u64,
+    /// Bytes in the file.
+    file_size: u64,
+    /// Where it goes, guest physical.
+    address: u64,
+    /// First address after it.
+    end: u64,
+}
+
+/// A kernel that was looked at and found bootable. The file stays open: it is read again at each reboot.
+#[derive(Debug)]
+pub struct Image {
+    path: PathBuf,
+    file: File,
+    segments: Vec<Segment>,
+    entry: u64,
+    end: u64,
+}
+
+impl Image {
+    /// Opens `path` and checks its headers.
+    ///
+    /// # Errors
+    /// [`ImageError`], for every file that is not a loadable 64-bit PowerPC ELF image.
+    pub fn open(path: &Path) -> Result<Self, ImageError> {
+        let read = |source| ImageError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(read)?;
+        let size = file.metadata().map_err(read)?.len();
+        let (header, program_headers) = read_headers(path, &file, size)?;
+        let base = if header.e_type == ET_DYN { DYN_BASE } else { 0 };
+
+        let mut segments = Vec::new();
+        let mut entry = None;
+        for ph in program_headers.iter().filter(|ph| ph.p_type == PT_LOAD && ph.p_memsz > 0) {
+            let segment = place(ph, base).ok_or_else(|| format_error(path, "has a segment at an impossible address"))?;
+            let file_end = ph.p_offset.checked_add(ph.p_filesz);
+            if file_end.is_none_or(|end| end > size) {
+                let end = file_end.unwrap_or(u64::MAX);
+                return Err(ImageError::Truncated { path: path.to_owned(), what: "a segment", end, size });
+            }
+            if (ph.p_vaddr..ph.p_vaddr.saturating_add(ph.p_memsz)).contains(&header.e_entry) {
+                entry = Some(segment.address + (header.e_entry - ph.p_vaddr));
+            }
+            segments.push(segment);
+        }
+        let Some(end) = segments.iter().map(|s| s.end).max() else {
+            return Err(format_error(path, "has nothing to load"));
+        };
+        let entry = entry.ok_or_else(|| format_error(path, "has its entry point outside all segments"))?;
+        Ok(Self { path: path.to_owned(), file, segments, entry, end })
+    }
+
+    /// The guest physical address of the first instruction.
+    #[must_use]
+    pub fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// The first guest physical address after the image and its zeroed part.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Fails unless the image fits into `memory` bytes of RAM at 0.
+    ///
+    /// # Errors
+    /// [`ImageError::TooLarge`].
+    pub fn check_fits(&self, memory: u64) -> Result<(), ImageError> {
+        if self.end > memory {
+            return Err(ImageError::TooLarge { path: self.path.clone(), end: self.end, memory });
+        }
+        Ok(())
+    }
+
+    /// Copies the image into RAM, which must be zeroed.
+    ///
+    /// # Errors
+    /// When the file cannot be read or memory ends before the image.
+    pub fn load(&self, memory: &GuestMemoryMmap) -> Result<(), ImageError> {
+        for segment in &self.segments {
+            let mut from = At { file: &self.file, offset: segment.offset };
+            let length = usize::try_from(segment.file_size).unwrap_or(usize::MAX);
+            read_into(memory, segment.address, &mut from, length)
+                .map_err(|source| ImageError::Read { path: self.path.clone(), source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies `length` bytes of `from` to `address`.
+pub(crate) fn read_into(
+    memory: &GuestMemoryMmap,
+    address: u64,
+    from: &mut At<'_>,
+    length: usize,
+) -> io::Result<()> {
+    let mut done = 0;
+    let mut buffer = vec![0; length.min(1 << 20)];
+    while done < length {
+        let chunk = &mut buffer[..(length - done).min(1 << 20)];
+        from.read_exact(chunk)?;
+        let to = GuestAddress(address).checked_add(done as u64);
+        let to = to.ok_or_else(|| io::Error::other("address overflow"))?;
+        memory.write_slice(chunk, to).map_err(io::Error::other)?;
+        done += chunk.len();
+    }
+    Ok(())
+}
+
+/// A file read from an offset, without moving the file's own position.
+pub(crate) struct At<'a> {
+    pub file: &'a File,
+    pub offset: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buf, self.offset)?;
+        self.offset += n as u64;
+        Ok(n)
+    }
+}
+
+fn place(ph: &ProgramHeader, base: u64) -> Option<Segment> {
+    let address = base.checked_add(ph.p_paddr)?;
+    let end = address.checked_add(ph.p_memsz.max(ph.p_filesz))?;
+    Some(Segment { offset: ph.p_offset, file_size: ph.p_filesz, address, end })
+}
+
+fn format_error(path: &Path, what: impl Into<String>) -> ImageError {
+    ImageError::Format { path: path.to_owned(), what: what.into() }
+}
+
+fn read_headers(
+    path: &Path,
+    mut file: &File,
+    size: u64,
+) -> Result<(FileHeader<AnyEndian>, Vec<ProgramHeader>), ImageError> {
+    let read = |source| ImageError::Read { path: path.to_owned(), source };
+    file.seek(SeekFrom::Start(0)).map_err(read)?;
+    let mut magic = Vec::new();
+    file.take(6).read_to_end(&mut magic).map_err(read)?;
+    if !magic.starts_with(b"\x7fELF") {
+        return Err(format_error(path, not_elf(&magic)));
+    }
+    if size < 64 {
+        return Err(ImageError::Truncated { path: path.to_owned(), what: "the ELF header", end: 64, size });
+    }
+    let stream = elf::ElfStream::<AnyEndian, _>::open_stream(file);
+    let stream = stream.map_err(|e| match e {
+        elf::ParseError::IOError(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            format_error(path, format!("is truncated: its header tables lie beyond its {size} bytes"))
+        }
+        other => format_error(path, format!("has broken ELF headers ({other})")),
+    })?;
+    let header = stream.ehdr;
+    if header.e_machine != EM_PPC64 || header.class != Class::ELF64 {
+        let machine = elf::to_str::e_machine_to_human_str(header.e_machine);
+        return Err(format_error(path, format!("is for {}, not for 64-bit PowerPC", machine.unwrap_or("another machine"))));
+    }
+    if header.e_type != ET_EXEC && header.e_type != ET_DYN {
+        return Err(format_error(path, "is not an executable ELF file"));
+    }
+    Ok((header, stream.segments().clone()))
+}
+
+fn not_elf(magic: &[u8]) -> &'static str {
+    match magic {
+        [0x1f, 0x8b, ..] => "is compressed with gzip",
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => "is compressed with xz",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "is compressed with zstd",
+        [b'M', b'Z', ..] => "is an EFI or x86 boot image, not an ELF file",
+        [] => "is empty",
+        _ => "is not an ELF file",
+    }
+}

@@ -1,0 +1,52 @@
+//! What hcalls and RTAS calls work on: everything of the machine that is not one vCPU's own.
+
+use crate::clock::Clock;
+use crate::cpus::Cpus;
+use crate::epow::Epow;
+use crate::hcall::Counters;
+use crate::xive::XiveRoutes;
+use arch_api::ppc64::Partition;
+use devices::console::Console;
+use std::sync::Arc;
+use vm_memory::GuestMemoryMmap;
+
+/// KVM_PPC_GET_CPU_CHAR: which speculation flaws the host's CPU has and what works against them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuCharacteristics {
+    /// H_CPU_CHAR_* bits.
+    pub character: u64,
+    /// H_CPU_BEHAV_* bits.
+    pub behaviour: u64,
+}
+
+/// The machine, but for its vCPUs.
+pub struct Platform {
+    /// Guest RAM.
+    pub memory: GuestMemoryMmap,
+    /// The hypervisor.
+    pub partition: Arc<dyn Partition>,
+    /// Which vCPUs run.
+    pub cpus: Cpus,
+    /// The console behind vty 0.
+    pub console: Arc<Console>,
+    /// The guest's wall clock.
+    pub clock: Clock,
+    /// The power button.
+    pub epow: Epow,
+    /// XIVE routes, when the guest has a XIVE.
+    pub xive: Option<XiveRoutes>,
+    /// What H_GET_CPU_CHARACTERISTICS answers; `None` where the host does not know.
+    pub characteristics: Option<CpuCharacteristics>,
+    /// Whether the host lets AIL be 3 (KVM_CAP_PPC_AIL_MODE_3).
+    pub ail_mode_3: bool,
+    /// Whether the guest's tables are radix trees.
+    pub radix: bool,
+    /// Whether H_REGISTER_PROC_TBL exists (ISA 3.0).
+    pub isa_v3: bool,
+    /// The guest's name, for `ibm,get-system-parameter`.
+    pub name: String,
+    /// RAM in bytes.
+    pub ram: u64,
+    /// How often each hcall came.
+    pub counters: Counters,
+}

@@ -1,0 +1,150 @@
+//! Run-Time Abstraction Services: the calls a guest makes through the blob in its memory.
+//!
+//! The blob passes the address of an argument block, big-endian 32-bit words: token, number of arguments, number
+//! of results, the arguments, then room for the results, of which the first is the status. The table below also
+//! gives the device tree its tokens. Source: PAPR, chapter 7.
+
+mod cpu;
+mod power;
+mod sysparm;
+mod time;
+
+use crate::cpus::CpuState;
+use crate::hcall::{Call, Effect};
+use crate::papr::ret::{H_PARAMETER, H_SUCCESS};
+use crate::platform::Platform;
+use vm_memory::{Bytes, GuestAddress};
+
+/// Status words.
+pub mod status {
+    pub const SUCCESS: i32 = 0;
+    pub const NO_ERROR_LOG: i32 = 1;
+    pub const HARDWARE_ERROR: i32 = -1;
+    pub const PARAMETER_ERROR: i32 = -3;
+}
+
+/// The most arguments, and the most results, that any call has.
+const MAX_WORDS: usize = 16;
+
+/// One call on its way through.
+pub struct Rtas<'a> {
+    /// The machine.
+    pub platform: &'a Platform,
+    /// The index of the calling vCPU.
+    pub vcpu: usize,
+    /// The arguments.
+    pub args: &'a [u32],
+    /// The results after the status.
+    pub rets: &'a mut [u32],
+    /// What happens beside.
+    pub effect: Effect,
+}
+
+type Handler = fn(&mut Rtas<'_>) -> i32;
+
+/// A row of the table.
+pub struct Service {
+    /// The name of its property in the tree.
+    pub name: &'static str,
+    /// How many arguments it takes.
+    nargs: usize,
+    /// How many results it gives, the status among them.
+    nrets: usize,
+    handler: Handler,
+}
+
+const fn row(name: &'static str, nargs: usize, nrets: usize, handler: Handler) -> Service {
+    Service { name, nargs, nrets, handler }
+}
+
+/// Every RTAS call that cede answers.
+pub static TABLE: &[Service] = &[
+    row("get-time-of-day", 0, 8, time::get_time_of_day),
+    row("set-time-of-day", 7, 1, time::set_time_of_day),
+    row("power-off", 2, 1, power::power_off),
+    row("system-reboot", 0, 1, power::system_reboot),
+    row("ibm,os-term", 1, 1, power::os_term),
+    row("check-exception", 6, 1, power::check_exception),
+    row("query-cpu-stopped-state", 1, 2, cpu::query_cpu_stopped_state),
+    row("start-cpu", 3, 1, cpu::start_cpu),
+    row("stop-self", 0, 1, cpu::stop_self),
+    row("ibm,get-system-parameter", 3, 1, sysparm::get_system_parameter),
+];
+
+/// XICS calls, which KVM's own controller answers under these tokens (KVM_PPC_RTAS_DEFINE_TOKEN).
+pub static XICS_CALLS: &[&str] = &["ibm,set-xive", "ibm,get-xive", "ibm,int-off", "ibm,int-on"];
+
+/// The first token.
+const TOKEN_BASE: u32 = 0x2000;
+
+/// Names and tokens for the tree: every call of ours, then those of the XICS if the guest has one.
+#[must_use]
+pub fn tokens(xics: bool) -> Vec<(&'static str, u32)> {
+    let ours = TABLE.iter().map(|service| service.name);
+    let kernel = XICS_CALLS.iter().copied().filter(|_| xics);
+    ours.chain(kernel).zip(TOKEN_BASE..).collect()
+}
+
+/// H_RTAS: the argument block's address → the status word in it. Bad blocks are H_PARAMETER.
+pub(crate) fn hcall(call: &mut Call<'_>) -> i64 {
+    match block(call) {
+        Some(()) => H_SUCCESS,
+        None => H_PARAMETER,
+    }
+}
+
+fn block(call: &mut Call<'_>) -> Option<()> {
+    let platform = call.platform;
+    let base = GuestAddress(u64::from(u32::try_from(call.args[0]).ok()?));
+    let word = |index: usize| GuestAddress(base.0 + 4 * index as u64);
+
+    let mut header = [[0; 4]; 3];
+    platform.memory.read_slice(header.as_flattened_mut(), base).ok()?;
+    let [token, nargs, nrets] = header.map(u32::from_be_bytes);
+    let (nargs, nrets) = (nargs as usize, nrets as usize);
+    if nargs > MAX_WORDS || !(1..=MAX_WORDS).contains(&nrets) {
+        return None;
+    }
+    let mut args = [[0; 4]; MAX_WORDS];
+    platform.memory.read_slice(args[..nargs].as_flattened_mut(), word(3)).ok()?;
+    let args = args.map(u32::from_be_bytes);
+
+    let mut rets = [0; MAX_WORDS];
+    let (status, results) = rets.split_first_mut()?;
+    let service = token.checked_sub(TOKEN_BASE).and_then(|index| TABLE.get(index as usize));
+    *status = match service {
+        Some(service) if service.nargs == nargs && service.nrets <= nrets => {
+            let mut rtas = Rtas {
+                platform,
+                vcpu: call.vcpu,
+                args: &args[..nargs],
+                rets: &mut results[..nrets - 1],
+                effect: Effect::None,
+            };
+            let status = (service.handler)(&mut rtas);
+            call.effect = rtas.effect;
+            tracing::trace!(vcpu = call.vcpu, call = service.name, status, "rtas");
+            status
+        }
+        _ => {
+            tracing::debug!(vcpu = call.vcpu, token, nargs, nrets, "RTAS call that cede does not have");
+            status::PARAMETER_ERROR
+        }
+    } as u32;
+
+    let rets = rets.map(u32::to_be_bytes);
+    let written = platform.memory.write_slice(rets[..nrets].as_flattened(), word(3 + nargs));
+    if written.is_err() {
+        undo(platform, call.vcpu, &mut call.effect);
+    }
+    written.ok()
+}
+
+/// A call whose results cannot be stored did not happen.
+fn undo(platform: &Platform, caller: usize, effect: &mut Effect) {
+    match std::mem::take(effect) {
+        Effect::Start { vcpu, .. } => platform.cpus.set(vcpu, CpuState::Stopped),
+        Effect::Park => platform.cpus.set(caller, CpuState::Running),
+        Effect::None | Effect::Sync | Effect::Stop(_) => {}
+    }
+}
