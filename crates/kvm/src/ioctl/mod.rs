@@ -1,0 +1,3 @@
+//! ioctl numbers, by architecture.
+
+pub mod ppc64;
