@@ -1,5 +1,9 @@
 //! What POWER's code asks of the hypervisor.
 
+mod host;
+
+pub use host::{CpuCharacteristics, Generation, HashInfo, Host, SegmentPageSize};
+
 use crate::HvError;
 use vm_memory::GuestMemoryMmap;
 
@@ -39,6 +43,38 @@ pub enum Irqchip {
     Xics,
     /// XIVE in exploitation mode: the guest's pages are the hardware's.
     Xive,
+}
+
+/// What a virtual machine is made of. Everything in it was decided and checked before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Threads of a vcore: 1, 2, 4 or 8.
+    pub threads: u32,
+    /// Interrupt server numbers, which are KVM's vCPU ids.
+    pub servers: Vec<u32>,
+    /// Address translation.
+    pub mmu: Mmu,
+    /// Interrupt controller.
+    pub irqchip: Irqchip,
+    /// Logical PVR that the guest is held to; `None` for the host's own.
+    pub compat: Option<u32>,
+    /// Hypercalls that KVM should handle beside those it does by itself.
+    pub hcalls: Vec<u64>,
+    /// RTAS calls that KVM's XICS answers, with their tokens.
+    pub rtas: Vec<(&'static str, u32)>,
+    /// Where a XIVE's pages are in guest physical memory.
+    pub xive: XivePages,
+}
+
+/// A XIVE's windows in guest physical memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XivePages {
+    /// Thread interrupt management area: four pages.
+    pub tima: u64,
+    /// Event state buffers: two pages a source.
+    pub esb: u64,
+    /// How many sources the ESB window covers, from LISN 0.
+    pub sources: u32,
 }
 
 /// Registers of a POWER vCPU, for its own thread.

@@ -10,6 +10,7 @@
 //! Everything but the kernel comes after it: a kernel that is not at 0 copies itself down to 0, and the zeroing of
 //! its bss must hit nothing. All of it lies low, because hash guests read it in real mode within their RMA.
 
+use crate::tree;
 use crate::image::{At, Image, ImageError, read_into};
 use std::fs::File;
 use std::io;
@@ -57,6 +58,9 @@ pub enum BootError {
         /// The guest's memory in bytes.
         memory: u64,
     },
+    /// There is no tree for this machine.
+    #[error("no device tree can describe this machine")]
+    Tree(#[from] tree::Error),
     /// Guest memory cannot be written.
     #[error("cannot write {what} to guest memory")]
     Write {
@@ -87,6 +91,11 @@ pub struct BootImages {
     kernel: Image,
     initrd: Option<(PathBuf, File)>,
     placement: Placement,
+}
+
+impl Placement {
+    /// Where things could be, for a tree that nobody boots from.
+    pub const NOMINAL: Self = Self { entry: 0, initrd: None, rtas: 64 << 20, fdt: (64 << 20) + RTAS_SIZE };
 }
 
 impl BootImages {

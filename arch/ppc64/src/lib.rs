@@ -1,1 +1,31 @@
 //! pseries guests: boot, hcalls, RTAS, device tree.
+//!
+//! Pure code between the run loop and the hypervisor: an exit arrives as a value, KVM is reached through the
+//! ports of [`arch_api::ppc64`], so everything here runs in tests on any host.
+//!
+//! - [`plan`] decides what machine it is; [`boot`] and [`tree`] say what the guest finds in memory.
+//! - [`machine`] implements [`arch_api::Arch`]; exits go to [`hcall`], and from there to [`rtas`].
+
+#![forbid(unsafe_code)]
+
+pub mod boot;
+mod clock;
+mod cpus;
+mod epow;
+pub mod hcall;
+pub mod image;
+pub mod layout;
+mod lpcr;
+pub mod machine;
+mod papr;
+pub mod plan;
+mod platform;
+pub mod rtas;
+pub mod tree;
+mod tree_spec;
+mod xive;
+
+pub use boot::{BootError, BootImages};
+pub use machine::Machine;
+pub use plan::{MmuKind, Plan, PlanError, Wish};
+pub use tree_spec::{assumed_host, dtb};

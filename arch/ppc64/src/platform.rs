@@ -5,19 +5,10 @@ use crate::cpus::Cpus;
 use crate::epow::Epow;
 use crate::hcall::Counters;
 use crate::xive::XiveRoutes;
-use arch_api::ppc64::Partition;
+use arch_api::ppc64::{CpuCharacteristics, Partition};
 use devices::console::Console;
 use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
-
-/// KVM_PPC_GET_CPU_CHAR: which speculation flaws the host's CPU has and what works against them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CpuCharacteristics {
-    /// H_CPU_CHAR_* bits.
-    pub character: u64,
-    /// H_CPU_BEHAV_* bits.
-    pub behaviour: u64,
-}
 
 /// The machine, but for its vCPUs.
 pub struct Platform {

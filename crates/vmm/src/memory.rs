@@ -2,7 +2,7 @@
 
 use arch_api::RamRegion;
 use std::io;
-use vm_memory::{GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// Guest RAM cannot be had.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use crate::papr::ret::{H_FUNCTION, H_HARDWARE, H_P2, H_P3, H_P4, H_P5, H_PARAMET
 use crate::xive::{MASKED_PRIORITY, RESERVED_PRIORITY, XiveRoutes};
 use arch_api::HvError;
 use arch_api::ppc64::{Xive, XiveQueue, XiveRoute};
-use vm_memory::{GuestAddress, GuestMemory};
+use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 const SRC_MASK: u64 = 1;
 const SRC_SET_EISN: u64 = 2;

@@ -1,0 +1,261 @@
+//! From what the user wants and what the host can, to one machine. Every decision is made here, with its reason.
+
+use crate::layout;
+use crate::rtas;
+use arch_api::ppc64::{Generation, Host, Irqchip, Mmu, VmSpec, XivePages};
+
+/// What the user asked for; `None` leaves the choice to cede.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// The guest's name.
+    pub name: String,
+    /// vCPUs in all.
+    pub cpus: u32,
+    /// Threads of a core.
+    pub threads: u32,
+    /// RAM in bytes.
+    pub memory: u64,
+    /// The processor generation that the guest sees.
+    pub cpu: Option<Generation>,
+    /// How it translates addresses.
+    pub mmu: Option<MmuKind>,
+    /// Its interrupt controller.
+    pub irqchip: Option<Irqchip>,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// The two kinds of MMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MmuKind {
+    /// Hashed page table.
+    Hash,
+    /// Radix tree.
+    Radix,
+}
+
+/// This host cannot give what was asked for.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// A newer processor than there is.
+    #[error("the guest is to see a {wanted}, this host is a {host}; ask for that or an older one")]
+    Newer { wanted: &'static str, host: &'static str },
+    /// A number of threads that KVM refuses.
+    #[error("{threads} threads per core are not possible here; KVM allows {}", possible(*mask))]
+    Threads { threads: u32, mask: u32 },
+    /// Cores are full.
+    #[error("{cpus} vCPUs do not fill cores of {threads} threads; give a multiple")]
+    PartialCore { cpus: u32, threads: u32 },
+    /// More than KVM can have.
+    #[error("{cpus} vCPUs are more than this host's KVM allows, which is {max}")]
+    TooManyCpus { cpus: u32, max: u32 },
+    /// Radix on a processor or host that has none.
+    #[error("a radix MMU needs a guest CPU of POWER9 or later and a host that has one; ask for hash")]
+    NoRadix,
+    /// Hash where KVM has none.
+    #[error("this host's KVM cannot run hash guests (KVM_CAP_PPC_MMU_HASH_V3 is 0); ask for radix")]
+    NoHash,
+    /// XIVE where there is none.
+    #[error("XIVE is not possible here: {0}; ask for xics")]
+    NoXive(&'static str),
+    /// XICS where there is none.
+    #[error("this host's KVM has no XICS (KVM_CAP_IRQ_XICS is 0)")]
+    NoXics,
+}
+
+fn possible(mask: u32) -> String {
+    let modes: Vec<_> = (0..4).filter(|n| mask >> n & 1 != 0).map(|n| (1 << n).to_string()).collect();
+    modes.join(", ")
+}
+
+/// A machine that the host can run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What was asked for.
+    pub wish: Wish,
+    /// What it runs on.
+    pub host: Host,
+    /// What KVM is asked for.
+    pub spec: VmSpec,
+    /// The generation that the guest sees.
+    pub generation: Generation,
+    /// What was chosen and why, a line each.
+    pub reasons: Vec<String>,
+}
+
+/// Hypercalls that KVM has code for but leaves to the VMM until it is told otherwise.
+const KERNEL_HCALLS: &[u64] = &[
+    0x10,  // H_CLEAR_MOD
+    0x14,  // H_CLEAR_REF
+    0x2c,  // H_PAGE_INIT
+    0x3c,  // H_LOGICAL_CI_LOAD
+    0x40,  // H_LOGICAL_CI_STORE
+    0x31c, // H_SET_MODE: the breakpoint resources; the others still come to us
+];
+
+/// KVM answers H_RANDOM itself where the host has a hardware source.
+const H_RANDOM: u64 = crate::papr::nr::H_RANDOM;
+
+/// Sets of hypercalls for `ibm,hypertas-functions`; each is complete between KVM and the table in `hcall`.
+pub const HYPERTAS: &[&str] = &[
+    "hcall-pft",
+    "hcall-term",
+    "hcall-dabr",
+    "hcall-interrupt",
+    "hcall-vio",
+    "hcall-splpar",
+    "hcall-bulk",
+    "hcall-set-mode",
+    "hcall-copy",
+    "hcall-debug",
+];
+
+impl Plan {
+    /// Decides.
+    ///
+    /// # Errors
+    /// [`PlanError`], which says what is not possible and what to ask for instead.
+    pub fn choose(wish: Wish, host: &Host) -> Result<Self, PlanError> {
+        let mut reasons = Vec::new();
+        let (generation, compat) = choose_cpu(&wish, host, &mut reasons)?;
+        let servers = choose_servers(&wish, host)?;
+        let mmu = choose_mmu(&wish, host, generation, &mut reasons)?;
+        let irqchip = choose_irqchip(&wish, host, generation, &mut reasons)?;
+        let mut hcalls = KERNEL_HCALLS.to_vec();
+        hcalls.extend(host.hwrng.then_some(H_RANDOM));
+        let tokens = rtas::tokens(irqchip == Irqchip::Xics);
+        let spec = VmSpec {
+            threads: wish.threads,
+            servers,
+            mmu,
+            irqchip,
+            compat,
+            hcalls,
+            rtas: tokens.into_iter().filter(|(name, _)| rtas::XICS_CALLS.contains(name)).collect(),
+            xive: XivePages {
+                tima: layout::XIVE_TIMA,
+                esb: layout::XIVE_ESB,
+                sources: layout::IRQ_MSI + layout::IRQ_MSI_COUNT,
+            },
+        };
+        Ok(Self { wish, host: host.clone(), spec, generation, reasons })
+    }
+
+    /// Bytes that can be reached in real mode. With a hash MMU KVM maps them through the page table itself, of
+    /// which they may fill no more than an eighth.
+    #[must_use]
+    pub fn rma(&self) -> u64 {
+        let Mmu::Hash { htab_order } = self.spec.mmu else { return self.wish.memory };
+        let page_shift = self.host.page_size.max(4096).ilog2();
+        self.wish.memory.min(1 << (page_shift + htab_order - 7))
+    }
+
+    /// The interrupt sources that the guest has.
+    #[must_use]
+    pub fn sources(&self) -> Vec<u32> {
+        let ipis = match self.spec.irqchip {
+            Irqchip::Xics => 0,
+            Irqchip::Xive => self.wish.cpus,
+        };
+        let ipis = (0..ipis).map(|n| layout::IRQ_IPI + n);
+        ipis.chain([layout::IRQ_EPOW, layout::IRQ_VIO]).collect()
+    }
+}
+
+fn choose_cpu(
+    wish: &Wish,
+    host: &Host,
+    reasons: &mut Vec<String>,
+) -> Result<(Generation, Option<u32>), PlanError> {
+    let generation = wish.cpu.unwrap_or(host.generation);
+    if generation > host.generation {
+        return Err(PlanError::Newer { wanted: generation.name(), host: host.generation.name() });
+    }
+    // A processor that guests may not know by its PVR (POWER11) shows its architecture level instead.
+    let known = Generation::of_pvr(host.pvr) == Some(generation) && host.pvr >> 16 != 0x82;
+    let compat = (!known || generation < host.generation).then(|| generation.logical_pvr());
+    reasons.push(match (wish.cpu, compat) {
+        (Some(_), Some(_)) => format!("cpu: {}, as asked, by its architecture level", generation.name()),
+        (_, Some(_)) => format!("cpu: {}, by its architecture level", generation.name()),
+        (_, None) => format!("cpu: {}, the host's own", generation.name()),
+    });
+    Ok((generation, compat))
+}
+
+/// Interrupt server numbers, which are KVM's ids: cores follow each other without gaps.
+fn choose_servers(wish: &Wish, host: &Host) -> Result<Vec<u32>, PlanError> {
+    let Wish { cpus, threads, .. } = *wish;
+    if !threads.is_power_of_two() || threads > 8 || host.smt_possible & threads == 0 {
+        return Err(PlanError::Threads { threads, mask: host.smt_possible });
+    }
+    if cpus == 0 || cpus % threads != 0 {
+        return Err(PlanError::PartialCore { cpus, threads });
+    }
+    let max = host.max_vcpus.min(host.max_vcpu_id).min(layout::IRQ_IPI_COUNT);
+    if cpus > max {
+        return Err(PlanError::TooManyCpus { cpus, max });
+    }
+    Ok((0..cpus).collect())
+}
+
+fn choose_mmu(
+    wish: &Wish,
+    host: &Host,
+    generation: Generation,
+    reasons: &mut Vec<String>,
+) -> Result<Mmu, PlanError> {
+    let can_radix = host.radix && generation >= Generation::Power9;
+    let (radix, why) = match wish.mmu {
+        Some(kind) => (kind == MmuKind::Radix, "as asked"),
+        None if can_radix => (true, "host and guest have it"),
+        None if generation < Generation::Power9 => (false, "POWER8 has nothing else"),
+        None => (false, "the host has no radix MMU"),
+    };
+    if radix {
+        if !can_radix {
+            return Err(PlanError::NoRadix);
+        }
+        reasons.push(format!("mmu: radix, {why}"));
+        return Ok(Mmu::Radix);
+    }
+    if !host.hash {
+        return Err(PlanError::NoHash);
+    }
+    reasons.push(format!("mmu: hash, {why}"));
+    Ok(Mmu::Hash { htab_order: htab_order(wish.memory) })
+}
+
+/// One 128th of RAM, rounded up to a power of two: PAPR's recommendation.
+fn htab_order(memory: u64) -> u32 {
+    let ram_order = memory.checked_next_power_of_two().map_or(64, u64::ilog2);
+    ram_order.saturating_sub(7).clamp(18, 46)
+}
+
+fn choose_irqchip(
+    wish: &Wish,
+    host: &Host,
+    generation: Generation,
+    reasons: &mut Vec<String>,
+) -> Result<Irqchip, PlanError> {
+    let obstacle = if generation < Generation::Power9 {
+        Some("a POWER8 guest does not know it")
+    } else if !host.xive {
+        Some("the host's KVM has none (KVM_CAP_PPC_IRQ_XIVE is 0)")
+    } else if host.page_size != layout::XIVE_PAGE {
+        Some("the host's pages are not 64 KiB, as the controller's are")
+    } else {
+        None
+    };
+    let (irqchip, why) = match (wish.irqchip, obstacle) {
+        (Some(Irqchip::Xive), Some(obstacle)) => return Err(PlanError::NoXive(obstacle)),
+        (Some(irqchip), _) => (irqchip, "as asked"),
+        (None, None) => (Irqchip::Xive, "the host's KVM has it"),
+        (None, Some(obstacle)) => (Irqchip::Xics, obstacle),
+    };
+    if irqchip == Irqchip::Xics && !host.xics {
+        return Err(PlanError::NoXics);
+    }
+    let name = if irqchip == Irqchip::Xics { "xics" } else { "xive" };
+    reasons.push(format!("irqchip: {name}, {why}"));
+    Ok(irqchip)
+}

@@ -1,0 +1,205 @@
+//! A vCPU: its registers, and running it.
+
+use super::vm::VmFd;
+use crate::bindings::ppc64::*;
+use crate::fd::{KvmFd, Mapping};
+use crate::ioctl::ppc64::*;
+use arch_api::ppc64::Regs;
+use arch_api::{Exit, HvError, Reply};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+/// A vCPU. Its registers are touched by its own thread only, so changing some bits of one needs no lock.
+#[derive(Debug)]
+pub struct Vcpu {
+    fd: KvmFd,
+    run: Mapping,
+    /// KVM's XICS is connected, so there is an ICP to reset.
+    xics: bool,
+}
+
+/// Registers that are zero after power-on and that an earlier boot may have set. Those that a processor does
+/// not have are skipped.
+const CLEARED: &[(u64, u32)] = &[
+    (KVM_REG_PPC_AMR, 8),
+    (KVM_REG_PPC_UAMOR, 8),
+    (KVM_REG_PPC_IAMR, 8),
+    (KVM_REG_PPC_DSCR, 8),
+    (KVM_REG_PPC_DAWRX, 8),
+    (KVM_REG_PPC_CIABR, 8),
+    (KVM_REG_PPC_PID, 8),
+    (KVM_REG_PPC_DPDES, 8),
+    (KVM_REG_PPC_PSPB, 4),
+];
+
+impl Vcpu {
+    pub(crate) fn create(vm: &VmFd, id: u32, run_size: usize) -> Result<Self, HvError> {
+        let number = vm.fd.value("KVM_CREATE_VCPU", KVM_CREATE_VCPU, u64::from(id))?;
+        // SAFETY: the kernel made this descriptor for us just now, and nobody else has it.
+        let fd = KvmFd(unsafe { OwnedFd::from_raw_fd(number) });
+        let run = Mapping::new(&fd, run_size, 0, "mmap(kvm_run)")?;
+        if run.len() < size_of::<kvm_run>() {
+            let source = io::Error::other("KVM_GET_VCPU_MMAP_SIZE is smaller than kvm_run");
+            return Err(HvError { call: "mmap(kvm_run)", source });
+        }
+        Ok(Self { fd, run, xics: false })
+    }
+
+    /// The shared page. The kernel writes it only within KVM_RUN, which takes `&mut self` too.
+    fn shared(&mut self) -> &mut kvm_run {
+        // SAFETY: the mapping is at least as large as kvm_run (checked in `create`), page aligned, lives as long as
+        // `self`, and kvm_run is a C structure of integers. `&mut self` excludes any other reference to it and,
+        // as KVM_RUN is not under way, the kernel.
+        unsafe { &mut *self.run.as_ptr().cast() }
+    }
+
+    pub(crate) fn enable(&self, cap: u32, args: [u64; 2], call: &'static str) -> Result<(), HvError> {
+        let arg = kvm_enable_cap { cap, args: [args[0], args[1], 0, 0], ..Default::default() };
+        self.fd.read_from(call, KVM_ENABLE_CAP, &arg).map(drop)
+    }
+
+    pub(crate) fn connect_xics(&mut self, device: u64, server: u32) -> Result<(), HvError> {
+        self.enable(KVM_CAP_IRQ_XICS, [device, u64::from(server)], "KVM_ENABLE_CAP(IRQ_XICS)")?;
+        self.xics = true;
+        Ok(())
+    }
+
+    /// Blocks every signal but `open` while the vCPU runs.
+    pub(crate) fn set_signal_mask(&self, open: libc::c_int) -> Result<(), HvError> {
+        /// `struct kvm_signal_mask` with the kernel's 64-bit signal set behind it.
+        #[repr(C)]
+        struct Mask {
+            len: u32,
+            sigset: [u8; 8],
+        }
+        let set = !(1u64 << (open - 1));
+        let mask = Mask { len: 8, sigset: set.to_ne_bytes() };
+        self.fd.read_from_long("KVM_SET_SIGNAL_MASK", KVM_SET_SIGNAL_MASK, &mask).map(drop)
+    }
+
+    pub(crate) fn set_one(&self, id: u64, value: u64, call: &'static str) -> Result<(), HvError> {
+        // KVM reads as many bytes as the id says, from the lowest address.
+        let narrow = value as u32;
+        let wide = id & KVM_REG_SIZE_MASK == KVM_REG_SIZE_U64;
+        let addr = if wide { std::ptr::from_ref(&value) as u64 } else { std::ptr::from_ref(&narrow) as u64 };
+        self.fd.read_from(call, KVM_SET_ONE_REG, &kvm_one_reg { id, addr }).map(drop)
+    }
+
+    fn get_one(&self, id: u64, call: &'static str) -> Result<u64, HvError> {
+        let mut value = 0u64;
+        let addr = std::ptr::from_mut(&mut value) as u64;
+        self.fd.read_from(call, KVM_GET_ONE_REG, &kvm_one_reg { id, addr })?;
+        // SAFETY: reading one's own variable; volatile because the kernel wrote it behind the compiler's back.
+        Ok(unsafe { std::ptr::from_ref(&value).read_volatile() })
+    }
+
+    /// Registers a buffer of address and length zero, which takes the old one away.
+    fn drop_area(&self, id: u64, call: &'static str) -> Result<(), HvError> {
+        let none = [0u64; 2];
+        let addr = none.as_ptr() as u64;
+        self.fd.read_from(call, KVM_SET_ONE_REG, &kvm_one_reg { id, addr }).map(drop)
+    }
+}
+
+const KVM_REG_SIZE_MASK: u64 = 0x00f0_0000_0000_0000;
+const KVM_REG_SIZE_U64: u64 = 0x0030_0000_0000_0000;
+
+impl arch_api::Vcpu for Vcpu {
+    fn run(&mut self, reply: Reply) -> Result<Exit, HvError> {
+        let shared = self.shared();
+        match reply {
+            Reply::None => {}
+            Reply::Hcall { ret, args } => {
+                let mut answer = kvm_run__bindgen_ty_1__bindgen_ty_16 { nr: 0, ret: ret as u64, args };
+                // SAFETY: reading an integer of the union; any bits are valid.
+                answer.nr = unsafe { shared.__bindgen_anon_1.papr_hcall.nr };
+                shared.__bindgen_anon_1.papr_hcall = answer;
+            }
+            Reply::Mmio(data) => {
+                shared.__bindgen_anon_1.mmio.data = data;
+            }
+        }
+        match self.fd.value("KVM_RUN", KVM_RUN, 0) {
+            Ok(_) => Ok(exit_of(self.shared())),
+            Err(error) if error.source.kind() == io::ErrorKind::Interrupted => Ok(Exit::Interrupted),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn exit_of(run: &kvm_run) -> Exit {
+    let u = &run.__bindgen_anon_1;
+    // SAFETY: every member read is a structure of integers, for which any bits are valid; the exit reason says
+    // which member the kernel filled.
+    unsafe {
+        match run.exit_reason {
+            KVM_EXIT_PAPR_HCALL => Exit::Hcall { nr: u.papr_hcall.nr, args: u.papr_hcall.args },
+            KVM_EXIT_MMIO => {
+                let (addr, len) = (u.mmio.phys_addr, (u.mmio.len as usize).min(8));
+                match u.mmio.is_write {
+                    0 => Exit::MmioRead { addr, len },
+                    _ => Exit::MmioWrite { addr, data: u.mmio.data, len },
+                }
+            }
+            KVM_EXIT_INTR => Exit::Interrupted,
+            KVM_EXIT_NMI => Exit::MachineCheck,
+            KVM_EXIT_FAIL_ENTRY => Exit::EntryFailed { reason: u.fail_entry.hardware_entry_failure_reason },
+            KVM_EXIT_INTERNAL_ERROR => Exit::InternalError { suberror: u.internal.suberror },
+            other => Exit::Unknown(other),
+        }
+    }
+}
+
+impl arch_api::ppc64::Vcpu for Vcpu {
+    fn regs(&mut self) -> Result<Regs, HvError> {
+        let mut r = kvm_regs::default();
+        self.fd.exchange("KVM_GET_REGS", KVM_GET_REGS, &mut r)?;
+        Ok(Regs { pc: r.pc, msr: r.msr, lr: r.lr, srr0: r.srr0, srr1: r.srr1, gpr: r.gpr })
+    }
+
+    fn set_regs(&mut self, regs: &Regs) -> Result<(), HvError> {
+        let mut r = kvm_regs::default();
+        self.fd.exchange("KVM_GET_REGS", KVM_GET_REGS, &mut r)?;
+        (r.pc, r.msr, r.lr, r.srr0, r.srr1) = (regs.pc, regs.msr, regs.lr, regs.srr0, regs.srr1);
+        r.gpr = regs.gpr;
+        self.fd.read_from("KVM_SET_REGS", KVM_SET_REGS, &r).map(drop)
+    }
+
+    fn set_lpcr(&mut self, mask: u64, value: u64) -> Result<(), HvError> {
+        let old = self.get_one(KVM_REG_PPC_LPCR_64, "KVM_GET_ONE_REG(LPCR)")?;
+        let new = (old & !mask) | (value & mask);
+        self.set_one(KVM_REG_PPC_LPCR_64, new, "KVM_SET_ONE_REG(LPCR)")
+    }
+
+    fn set_online(&mut self, online: bool) -> Result<(), HvError> {
+        self.set_one(KVM_REG_PPC_ONLINE, u64::from(online), "KVM_SET_ONE_REG(ONLINE)")
+    }
+
+    fn reset(&mut self) -> Result<(), HvError> {
+        // KVM refuses to take a VPA away while the other two areas stand.
+        self.drop_area(KVM_REG_PPC_VPA_DTL, "KVM_SET_ONE_REG(VPA_DTL)")?;
+        self.drop_area(KVM_REG_PPC_VPA_SLB, "KVM_SET_ONE_REG(VPA_SLB)")?;
+        self.set_one(KVM_REG_PPC_VPA_ADDR, 0, "KVM_SET_ONE_REG(VPA_ADDR)")?;
+        self.fd.read_from("KVM_SET_REGS", KVM_SET_REGS, &kvm_regs::default())?;
+        for &(id, _) in CLEARED {
+            // A register that this processor does not have cannot hold anything either.
+            let _ = self.set_one(id, 0, "KVM_SET_ONE_REG");
+        }
+        self.clear_slb()?;
+        if self.xics {
+            // CPPR 0 takes nothing, MFRR 0xff asks for nothing, nothing is pending.
+            let state = 0xffu64 << KVM_REG_PPC_ICP_MFRR_SHIFT | 0xffu64 << KVM_REG_PPC_ICP_PPRI_SHIFT;
+            self.set_one(KVM_REG_PPC_ICP_STATE, state, "KVM_SET_ONE_REG(ICP_STATE)")?;
+        }
+        Ok(())
+    }
+}
+
+impl Vcpu {
+    fn clear_slb(&mut self) -> Result<(), HvError> {
+        let mut sregs = kvm_sregs::default();
+        self.fd.exchange("KVM_GET_SREGS", KVM_GET_SREGS, &mut sregs)?;
+        let cleared = kvm_sregs { pvr: sregs.pvr, ..Default::default() };
+        self.fd.read_from("KVM_SET_SREGS", KVM_SET_SREGS, &cleared).map(drop)
+    }
+}

@@ -1,0 +1,138 @@
+//! KVM's XIVE in exploitation mode (Documentation/virt/kvm/devices/xive.rst).
+//!
+//! The device maps the hardware's pages: the TIMA at page 0 of its descriptor and, from page 4, two pages for each
+//! source, of which the even one triggers and the odd one manages. Both mappings become memory slots, so the
+//! guest reaches them without an exit.
+
+use super::device::Device;
+use super::vm::VmFd;
+use crate::bindings::ppc64::*;
+use crate::fd::Mapping;
+use arch_api::HvError;
+use arch_api::ppc64::{VmSpec, Xive, XivePages, XiveQueue, XiveRoute};
+use std::sync::OnceLock;
+
+/// Four pages; only the OS ring's can be touched.
+const TIMA_PAGES: u64 = 4;
+
+/// The number of priorities that a server has, the hypervisor's own last.
+const PRIORITIES: u64 = 8;
+
+#[derive(Debug)]
+pub(crate) struct XiveDevice {
+    pub device: Device,
+    tima: Mapping,
+    esb: Mapping,
+    page_size: u64,
+    /// Every source that exists, ascending.
+    sources: OnceLock<Vec<u32>>,
+    /// Servers that have been connected, to find the queues again at a reset.
+    servers: Vec<u32>,
+}
+
+impl XiveDevice {
+    pub fn create(vm: &VmFd, spec: &VmSpec, page_size: u64) -> Result<Self, HvError> {
+        let device = Device::create(vm, KVM_DEV_TYPE_XIVE, "KVM_CREATE_DEVICE(XIVE)")?;
+        let servers = spec.servers.iter().max().map_or(1, |last| last + 1);
+        if device.has(KVM_DEV_XIVE_GRP_CTRL, u64::from(KVM_DEV_XIVE_NR_SERVERS)) {
+            let attr = u64::from(KVM_DEV_XIVE_NR_SERVERS);
+            device.set(KVM_DEV_XIVE_GRP_CTRL, attr, &servers, "KVM_DEV_XIVE_NR_SERVERS")?;
+        }
+        let map = |pages: u64, first: u32, call| {
+            Mapping::new(&device.fd, (pages * page_size) as usize, u64::from(first) * page_size, call)
+        };
+        let tima = map(TIMA_PAGES, KVM_XIVE_TIMA_PAGE_OFFSET, "mmap(XIVE TIMA)")?;
+        let esb = map(2 * u64::from(spec.xive.sources), KVM_XIVE_ESB_PAGE_OFFSET, "mmap(XIVE ESB)")?;
+        Ok(Self { device, tima, esb, page_size, sources: OnceLock::new(), servers: spec.servers.clone() })
+    }
+
+    /// The memory slots: guest address, host address, length.
+    pub fn slots(&self, pages: XivePages) -> [(u64, u64, u64); 2] {
+        let slot = |guest, map: &Mapping| (guest, map.as_ptr() as u64, map.len() as u64);
+        [slot(pages.tima, &self.tima), slot(pages.esb, &self.esb)]
+    }
+
+    pub fn create_sources(&self, sources: &[u32]) -> Result<(), HvError> {
+        for &lisn in sources {
+            let msi = 0u64;
+            self.device.set(KVM_DEV_XIVE_GRP_SOURCE, u64::from(lisn), &msi, "KVM_DEV_XIVE_GRP_SOURCE")?;
+        }
+        // Called once, before anything else of the device is used.
+        let _ = self.sources.set(sources.to_vec());
+        Ok(())
+    }
+
+    fn queue_attr(server: u32, priority: u8) -> u64 {
+        u64::from(server) << KVM_XIVE_EQ_SERVER_SHIFT | u64::from(priority) << KVM_XIVE_EQ_PRIORITY_SHIFT
+    }
+}
+
+impl Xive for XiveDevice {
+    fn set_source(&self, lisn: u32, route: XiveRoute) -> Result<(), HvError> {
+        let word = u64::from(route.priority) << KVM_XIVE_SOURCE_PRIORITY_SHIFT
+            | u64::from(route.server) << KVM_XIVE_SOURCE_SERVER_SHIFT
+            | u64::from(route.masked) << KVM_XIVE_SOURCE_MASKED_SHIFT
+            | u64::from(route.eisn) << KVM_XIVE_SOURCE_EISN_SHIFT;
+        let call = "KVM_DEV_XIVE_GRP_SOURCE_CONFIG";
+        self.device.set(KVM_DEV_XIVE_GRP_SOURCE_CONFIG, u64::from(lisn), &word, call)
+    }
+
+    fn set_queue(&self, server: u32, priority: u8, queue: XiveQueue) -> Result<(), HvError> {
+        let eq = kvm_ppc_xive_eq {
+            flags: KVM_XIVE_EQ_ALWAYS_NOTIFY,
+            qshift: queue.shift,
+            qaddr: queue.address,
+            qtoggle: queue.toggle,
+            qindex: queue.index,
+            ..Default::default()
+        };
+        let attr = Self::queue_attr(server, priority);
+        self.device.set(KVM_DEV_XIVE_GRP_EQ_CONFIG, attr, &eq, "KVM_DEV_XIVE_GRP_EQ_CONFIG")
+    }
+
+    fn queue(&self, server: u32, priority: u8) -> Result<XiveQueue, HvError> {
+        let mut eq = kvm_ppc_xive_eq::default();
+        let attr = Self::queue_attr(server, priority);
+        self.device.get(KVM_DEV_XIVE_GRP_EQ_CONFIG, attr, &mut eq, "KVM_DEV_XIVE_GRP_EQ_CONFIG")?;
+        Ok(XiveQueue { address: eq.qaddr, shift: eq.qshift, toggle: eq.qtoggle, index: eq.qindex })
+    }
+
+    fn sync(&self, lisn: u32) -> Result<(), HvError> {
+        self.device.command(KVM_DEV_XIVE_GRP_SOURCE_SYNC, u64::from(lisn), "KVM_DEV_XIVE_GRP_SOURCE_SYNC")
+    }
+
+    fn esb(&self, lisn: u32, offset: u64, store: Option<u64>) -> u64 {
+        let within = (2 * u64::from(lisn) + 1) * self.page_size + offset;
+        let exists = self.sources.get().is_some_and(|sources| sources.binary_search(&lisn).is_ok());
+        assert!(exists && offset % 8 == 0 && offset < self.page_size && within + 8 <= self.esb.len() as u64);
+        // SAFETY: the assertion keeps the access within the mapping, aligned, and on a source that exists, whose
+        // page KVM has for sure. It is the hardware's register: big-endian, each access has its effect once.
+        unsafe {
+            let page = self.esb.as_ptr().add(within as usize).cast::<u64>();
+            match store {
+                Some(value) => {
+                    page.write_volatile(value.to_be());
+                    0
+                }
+                None => u64::from_be(page.read_volatile()),
+            }
+        }
+    }
+
+    fn reset(&self) -> Result<(), HvError> {
+        self.device.command(KVM_DEV_XIVE_GRP_CTRL, u64::from(KVM_DEV_XIVE_RESET), "KVM_DEV_XIVE_RESET")
+    }
+}
+
+impl XiveDevice {
+    /// Power-on state: as H_INT_RESET, and every queue of every server gone.
+    pub fn power_on(&self) -> Result<(), HvError> {
+        self.reset()?;
+        for &server in &self.servers {
+            for priority in 0..PRIORITIES as u8 - 1 {
+                self.set_queue(server, priority, XiveQueue::default())?;
+            }
+        }
+        Ok(())
+    }
+}
