@@ -1,1 +1,3 @@
 //! Device models: registers at offsets, queues, an interrupt line to raise.
+
+pub mod console;
