@@ -1,1 +1,4 @@
 //! pseries guests: boot, hcalls, RTAS, device tree.
+
+pub mod layout;
+pub mod tree;
