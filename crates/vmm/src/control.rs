@@ -171,18 +171,15 @@ impl<A: Arch> Vm<A> {
     fn wait(&self) -> Result<Ready, RunError> {
         // SAFETY: the eventfd is open as long as `self.bell`, which outlives this call.
         let bell = unsafe { BorrowedFd::borrow_raw(self.bell.as_raw_fd()) };
-        let mut fds = vec![
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(bell, PollFlags::POLLIN),
-            PollFd::new(self.console.waker_fd(), PollFlags::POLLIN),
-        ];
-        fds.extend(self.console.poll_fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let input = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = [self.signals.as_fd(), bell, self.console.poll_fd()].map(input);
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(host("poll")(error)),
         }
         let any = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
-        Ok(Ready { signal: any(&fds[0]), bell: any(&fds[1]), console: fds[2..].iter().any(any) })
+        let [signal, bell, console] = &fds;
+        Ok(Ready { signal: any(signal), bell: any(bell), console: any(console) })
     }
 }
 

@@ -19,5 +19,7 @@ mod mailbox;
 mod memory;
 mod vcpu;
 
+pub use vcpu::kick_signal;
+
 pub use control::{Options, Outcome, RunError, Vm};
 pub use memory::{MemoryError, total_host_memory};

@@ -3,14 +3,14 @@
 //! Up to 16 characters travel in two registers, the first in the most significant byte of the first.
 
 use super::Call;
-use crate::layout::VTY_BASE;
+use crate::layout::VIO_REG;
 use crate::papr::ret::{H_BUSY, H_PARAMETER, H_SUCCESS};
 
 const CHARS: usize = 16;
 
 /// termno → length, 8 characters, 8 characters.
 pub(super) fn get_term_char(call: &mut Call<'_>) -> i64 {
-    if call.args[0] != u64::from(VTY_BASE) {
+    if call.args[0] != u64::from(VIO_REG) {
         return H_PARAMETER;
     }
     let mut chars = [0; CHARS];
@@ -26,7 +26,7 @@ pub(super) fn get_term_char(call: &mut Call<'_>) -> i64 {
 pub(super) fn put_term_char(call: &mut Call<'_>) -> i64 {
     let [term, length, high, low, ..] = call.args;
     let length = match usize::try_from(length) {
-        Ok(length) if length <= CHARS && term == u64::from(VTY_BASE) => length,
+        Ok(length) if length <= CHARS && term == u64::from(VIO_REG) => length,
         _ => return H_PARAMETER,
     };
     let chars = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();

@@ -57,7 +57,7 @@ pub(super) fn get_source_info(call: &mut Call<'_>) -> i64 {
         return H_P2;
     }
     // `lisn` is a source that exists, so the pages are within the window.
-    let trigger = layout::XIVE_ESB_BASE + (lisn << (PAGE_SHIFT + 1));
+    let trigger = layout::XIVE_ESB + (lisn << (PAGE_SHIFT + 1));
     call.args[0] = 0;
     call.args[1] = trigger + (1 << PAGE_SHIFT);
     call.args[2] = trigger;

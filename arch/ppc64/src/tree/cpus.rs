@@ -3,6 +3,7 @@
 //! A thread has one number everywhere: KVM's vCPU id, the XICS server and XIVE target, the id in RTAS and hcalls.
 
 use super::{Error, Facilities, TreeSpec, pa_features};
+use arch_api::ppc64::Generation;
 use fdt::Node;
 
 /// How vCPUs are numbered: thread `t` of core `c` is server `c * stride + t`.
@@ -48,37 +49,6 @@ impl Topology {
     fn cores(&self) -> impl Iterator<Item = std::ops::Range<u32>> + use<> {
         let Topology { vcpus, threads, stride } = *self;
         (0..vcpus / threads).map(move |core| core * stride..core * stride + threads)
-    }
-}
-
-/// A processor generation, as the guest sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Generation {
-    /// Power ISA 2.07.
-    Power8,
-    /// Power ISA 3.0.
-    Power9,
-    /// Power ISA 3.1.
-    Power10,
-}
-
-impl Generation {
-    /// The name, as node names and messages have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Generation::Power8 => "POWER8",
-            Generation::Power9 => "POWER9",
-            Generation::Power10 => "POWER10",
-        }
-    }
-
-    /// The processor version of the architecture level rather than of a chip (LoPAR, section 2.1.5).
-    pub fn logical_pvr(self) -> u32 {
-        match self {
-            Generation::Power8 => 0x0f00_0004,
-            Generation::Power9 => 0x0f00_0005,
-            Generation::Power10 => 0x0f00_0006,
-        }
     }
 }
 

@@ -24,7 +24,8 @@ mod vec5;
 mod vio;
 
 pub use chosen::{Boot, Initrd};
-pub use cpus::{Cache, Cpu, Generation, Topology, Version};
+pub use arch_api::ppc64::Generation;
+pub use cpus::{Cache, Cpu, Topology, Version};
 pub use error::Error;
 pub use interrupts::{Events, InterruptController};
 pub use memory::Memory;
