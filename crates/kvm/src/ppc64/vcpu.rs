@@ -176,6 +176,7 @@ impl arch_api::ppc64::Vcpu for Vcpu {
     }
 
     fn reset(&mut self) -> Result<(), HvError> {
+        self.finish_exit()?;
         // KVM refuses to take a VPA away while the other two areas stand.
         self.drop_area(KVM_REG_PPC_VPA_DTL, "KVM_SET_ONE_REG(VPA_DTL)")?;
         self.drop_area(KVM_REG_PPC_VPA_SLB, "KVM_SET_ONE_REG(VPA_SLB)")?;
@@ -196,6 +197,18 @@ impl arch_api::ppc64::Vcpu for Vcpu {
 }
 
 impl Vcpu {
+    /// Lets KVM finish the last exit without entering the guest. An hcall that never returned (stop-self, a
+    /// reboot) is still open in KVM, which would write its results over the registers at the next run.
+    fn finish_exit(&mut self) -> Result<(), HvError> {
+        self.shared().immediate_exit = 1;
+        let result = self.fd.value("KVM_RUN", KVM_RUN, 0);
+        self.shared().immediate_exit = 0;
+        match result {
+            Err(error) if error.source.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn clear_slb(&mut self) -> Result<(), HvError> {
         let mut sregs = kvm_sregs::default();
         self.fd.exchange("KVM_GET_SREGS", KVM_GET_SREGS, &mut sregs)?;
