@@ -105,9 +105,10 @@ fn every_tree_has_what_linux_stops_without() {
         let tree = build(&spec).unwrap();
         assert_eq!(tree.root().get("device_type"), Some(&Value::String("chrp".into())));
         let rtas = tree.node("/rtas").unwrap();
-        assert!(
-            matches!(rtas.get("ibm,hypertas-functions"), Some(Value::StringList(l)) if l.contains(&"hcall-set-mode".into()))
-        );
+        let Some(Value::StringList(sets)) = rtas.get("ibm,hypertas-functions") else {
+            panic!("no hypercalls")
+        };
+        assert!(sets.iter().any(|set| set == "hcall-set-mode"));
         assert!(cpus(&tree).iter().all(|cpu| cpu.get("ibm,vmx") == Some(&Value::Cells(vec![2.into()]))));
         assert_eq!(cells(&tree, "/memory@0", "reg"), [0, 0, 0, 0x4000_0000]);
         let controllers: Vec<_> =
