@@ -162,7 +162,7 @@ fn hex_unit(address: &[u32]) -> String {
     }
 }
 
-/// `DD` or `DD,F`: device and function out of phys.hi (IEEE 1275 PCI bus binding, section 2.2.1.3).
+/// `DD` or `DD,F`: device and function out of phys.hi (IEEE 1275 PCI bus binding).
 fn pci_unit(address: &[u32]) -> String {
     let hi = address.first().copied().unwrap_or_default();
     match (hi >> 11 & 0x1f, hi >> 8 & 7) {

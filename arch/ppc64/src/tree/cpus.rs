@@ -85,7 +85,7 @@ pub struct Cpu {
     pub dcache: Cache,
     /// Instruction cache.
     pub icache: Cache,
-    /// Bits of the decrementer, when LPCR[LD] makes it larger than 32. The guest loads that many.
+    /// Bits of the decrementer, when `LPCR[LD]` makes it larger than 32. The guest loads that many.
     pub large_decrementer: Option<u32>,
     /// Facilities that depend on the host.
     pub facilities: Facilities,
@@ -111,9 +111,11 @@ fn core(spec: &TreeSpec, servers: std::ops::Range<u32>) -> Node {
         .cells("ibm,ppc-interrupt-server#s", servers.clone())
         // Pairs of <server, its global queue>; there is one global queue, 0.
         .cells("ibm,ppc-interrupt-gserver#s", servers.flat_map(|server| [server, 0]));
-    spec.mmu.cpu_properties(features(caches(node, cpu), spec)).when(cpu.large_decrementer.is_some(), |node| {
-        node.u32("ibm,dec-bits", cpu.large_decrementer.unwrap_or(32))
-    })
+    let node = spec.mmu.cpu_properties(features(caches(node, cpu), spec));
+    match cpu.large_decrementer {
+        Some(bits) => node.u32("ibm,dec-bits", bits),
+        None => node,
+    }
 }
 
 fn version(cpu: &Cpu) -> u32 {

@@ -20,7 +20,7 @@ pub enum InterruptController {
         tima_os: u64,
         /// The first source number for IPIs.
         first_ipi: u32,
-        /// How many source numbers IPIs may take.
+        /// How many source numbers IPIs may take: at least one per vCPU. Every one of them must exist.
         ipis: u32,
     },
 }

@@ -6,7 +6,7 @@
 //! [`build`] turns a [`TreeSpec`], which is plain data, into a tree; it asks nobody anything.
 //!
 //! One file per part of the tree: `root`, `chosen` (with `vec5`), `cpus` (with `mmu` and `pa_features`),
-//! `memory`, `rtas`, `interrupts`, `vio`. Sources: PAPR (LoPAR) appendices B and C for names and encodings;
+//! `memory`, `rtas`, `interrupts`, `vio`. Sources: PAPR (LoPAR) for names and encodings;
 //! `arch/powerpc/kernel/{prom,rtas,smp}.c`, `mm/book3s64` and `platforms/pseries` in Linux for what is read.
 
 mod chosen;

@@ -1,7 +1,8 @@
 //! `ibm,pa-features` and `ibm,pi-features`: which optional processor facilities the partition has.
 //!
 //! A header of two bytes, <number of attribute bytes, attribute type 0>, then attribute bits, bit 0 being the most
-//! significant of its byte (LoPAR, appendix C.6.2, whose short names the comments use). Linux reads few of them (`ibm_pa_features[]`, kernel/prom.c).
+//! significant of its byte. Linux reads few of them (`ibm_pa_features[]` in kernel/prom.c). Short names in the comments
+//! are those that PAPR's implementers use.
 
 use super::{Generation, Mmu, TreeSpec};
 

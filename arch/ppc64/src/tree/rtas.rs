@@ -21,7 +21,7 @@ pub struct Rtas<'a> {
     pub hypercalls: &'a [&'a str],
 }
 
-/// Bytes of an error log, fixed part and extension, that a guest must have room for (LoPAR, section 10.3.2).
+/// Bytes of an error log, fixed part and extension, that a guest must have room for.
 const ERROR_LOG_MAX: u32 = 2048;
 
 /// Properties that go with a function: the guest uses the second only if it finds the first.

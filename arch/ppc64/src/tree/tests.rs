@@ -30,7 +30,7 @@ const XIVE: InterruptController = InterruptController::Xive {
     tima_user: layout::XIVE_TIMA_USER,
     tima_os: layout::XIVE_TIMA_OS,
     first_ipi: layout::IRQ_IPI,
-    ipis: layout::IRQ_IPI_COUNT,
+    ipis: 4,
 };
 
 const RTAS: Rtas = Rtas {
@@ -105,9 +105,10 @@ fn every_tree_has_what_linux_stops_without() {
         let tree = build(&spec).unwrap();
         assert_eq!(tree.root().get("device_type"), Some(&Value::String("chrp".into())));
         let rtas = tree.node("/rtas").unwrap();
-        assert!(
-            matches!(rtas.get("ibm,hypertas-functions"), Some(Value::StringList(l)) if l.contains(&"hcall-set-mode".into()))
-        );
+        let Some(Value::StringList(sets)) = rtas.get("ibm,hypertas-functions") else {
+            panic!("no hypercalls")
+        };
+        assert!(sets.iter().any(|set| set == "hcall-set-mode"));
         assert!(cpus(&tree).iter().all(|cpu| cpu.get("ibm,vmx") == Some(&Value::Cells(vec![2.into()]))));
         assert_eq!(cells(&tree, "/memory@0", "reg"), [0, 0, 0, 0x4000_0000]);
         let controllers: Vec<_> =
@@ -280,7 +281,7 @@ fn xics_and_xive_nodes() {
     let [user, os] = [[0x6_0302, 0x031b_0000, 0, 0x1_0000], [0x6_0302, 0x031a_0000, 0, 0x1_0000]];
     assert_eq!(cells(&xive, path, "reg"), [user, os].concat());
     assert_eq!(cells(&xive, path, "ibm,xive-eq-sizes"), [16]);
-    assert_eq!(cells(&xive, path, "ibm,xive-lisn-ranges"), [0, 0x1000]);
+    assert_eq!(cells(&xive, path, "ibm,xive-lisn-ranges"), [0, 4]);
     assert_eq!(cells(&xive, "/", "ibm,plat-res-int-priorities"), [7, 0xf8]);
 }
 
@@ -356,7 +357,7 @@ fn numbers_of_vcpus_that_cannot_be() {
     }
     let vcpus = 1 << 30;
     assert_eq!(topology(vcpus, 1, 8), Error::TooManyServers { vcpus, stride: 8 });
-    assert_eq!(topology(0x1001, 1, 1), Error::TooFewIpis { ipis: 0x1000, vcpus: 0x1001 });
+    assert_eq!(topology(5, 1, 1), Error::TooFewIpis { ipis: 4, vcpus: 5 });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `/chosen/ibm,architecture-vec-5`: what negotiation agreed on, or here, what was decided.
 //!
-//! Option vector 5 of `ibm,client-architecture-support` (LoPAR, appendix B.6.2.4). Byte 0 is the length.
+//! Option vector 5 of `ibm,client-architecture-support` (LoPAR, appendix B). Byte 0 is the length.
 //! Linux reads it in `early_check_vec5`, and takes a vector that is too short to reach byte 24 for "hash".
 
 use super::{InterruptController, Mmu, TreeSpec};
