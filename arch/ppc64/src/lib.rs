@@ -11,6 +11,7 @@
 pub mod boot;
 mod clock;
 mod cpus;
+mod entropy;
 mod epow;
 pub mod hcall;
 pub mod image;

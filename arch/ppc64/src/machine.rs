@@ -2,6 +2,7 @@
 
 use crate::boot::{BootError, BootImages};
 use crate::cpus::{CpuState, Cpus};
+use crate::entropy;
 use crate::hcall::{self, Call, Effect};
 use crate::layout;
 use crate::lpcr;
@@ -64,9 +65,7 @@ impl<V: Vm> Machine<V> {
     }
 
     fn boot(&self) -> Result<(), BootError> {
-        let mut seed = [0; 32];
-        let seed = getrandom::fill(&mut seed).is_ok().then_some(seed);
-        let dtb = tree_spec::dtb(&self.plan, &self.images.placement(), seed)?;
+        let dtb = tree_spec::dtb(&self.plan, &self.images.placement(), entropy::random())?;
         self.images.load(&self.platform.memory, self.plan.rma(), &dtb)
     }
 
