@@ -9,7 +9,6 @@
 
 /* PAPR's hypervisor calls that more than one file uses; the argument order is PAPR's. */
 enum {
-	H_GET_TERM_CHAR = 0x54,
 	H_PUT_TERM_CHAR = 0x58,
 	H_CEDE = 0xe0,
 	H_CONFER = 0xe4,
