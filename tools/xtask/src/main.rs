@@ -1,3 +1,7 @@
 //! Project tasks: the lab, the demo, tests and benches.
-
-fn main() {}
+fn main() -> anyhow::Result<()> {
+    let t = std::time::Instant::now();
+    println!("{:?}", xtask::lab::fetch::image()?);
+    eprintln!("{:?}", t.elapsed());
+    Ok(())
+}

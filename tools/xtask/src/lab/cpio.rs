@@ -47,7 +47,13 @@ impl<W: Write> Archive<W> {
             end = name[end..].find('/').map_or(name.len(), |at| end + at);
             let prefix = &name[..end];
             if !prefix.is_empty() && self.directories.insert(prefix.to_owned()) {
-                self.header(&Entry { name: prefix, mode: DIRECTORY | 0o755, links: 2, size: 0, device: (0, 0) })?;
+                self.header(&Entry {
+                    name: prefix,
+                    mode: DIRECTORY | 0o755,
+                    links: 2,
+                    size: 0,
+                    device: (0, 0),
+                })?;
             }
             end += 1;
         }
@@ -95,12 +101,21 @@ impl<W: Write> Archive<W> {
     fn reader(&mut self, name: &str, permissions: u32, size: u64, data: impl Read) -> io::Result<()> {
         self.parents(name)?;
         let size_in_header = size_field(size)?;
-        self.header(&Entry { name, mode: REGULAR | permissions, links: 1, size: size_in_header, device: (0, 0) })?;
+        self.header(&Entry {
+            name,
+            mode: REGULAR | permissions,
+            links: 1,
+            size: size_in_header,
+            device: (0, 0),
+        })?;
         let copied = io::copy(&mut data.take(size), &mut self.out)?;
         self.position += copied;
         if copied != size {
             // The header already promised `size` bytes.
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{name} became shorter while it was read")));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("{name} became shorter while it was read"),
+            ));
         }
         self.pad()
     }
@@ -145,7 +160,9 @@ impl<W: Write> Archive<W> {
 
 /// The format's sizes have eight hexadecimal digits.
 fn size_field(size: u64) -> io::Result<u32> {
-    u32::try_from(size).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a cpio archive holds no file of 4 GiB or more"))
+    u32::try_from(size).map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidInput, "a cpio archive holds no file of 4 GiB or more")
+    })
 }
 
 #[cfg(test)]
