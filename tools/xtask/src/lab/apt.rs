@@ -4,7 +4,7 @@
 //! own apt configuration, whose proxies and the like stay in force. The dependency solver is given an empty dpkg status, so that what
 //! is or is not installed (or half installed) here cannot make it fail; [`Apt::closure`] then leaves out what the machine has.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
@@ -88,7 +88,7 @@ impl Apt {
             .context("apt-get update failed; is the Debian mirror reachable? (--mirror URL names another)")
     }
 
-    /// The packages that `roots` (apt's notation: name, name=version) need to run on this machine: those that it lacks or has too old,
+    /// The packages that `roots` (apt's notation: name, name=version) need to run on this machine: those that it lacks,
     /// and whatever `ours` claims, installed or not. Never the C library, which must be the machine's own.
     pub fn closure(&self, roots: &[&str], ours: &dyn Fn(&str) -> bool) -> Result<Vec<Package>> {
         let text = stdout(
@@ -100,10 +100,7 @@ impl Apt {
         let installed = installed()?;
         let mut wanted = Vec::new();
         for package in text.lines().filter_map(|line| parse_inst(line, &self.native)) {
-            let provided = match installed.get(&package.name) {
-                Some(version) => !ours(&package.name) && at_least(version, &package.version)?,
-                None => false,
-            };
+            let provided = installed.contains(&package.name) && !ours(&package.name);
             if !provided && !["libc6", "libc-bin"].contains(&package.name.as_str()) {
                 wanted.push(package);
             }
@@ -233,25 +230,16 @@ fn field<'a>(record: &'a str, key: &str) -> Option<&'a str> {
     record.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
 }
 
-/// The versions of the packages installed on this machine.
-fn installed() -> Result<HashMap<String, String>> {
+/// The names of the packages installed on this machine. It runs the release that the lab's packages are from, so their versions suffice.
+fn installed() -> Result<HashSet<String>> {
     let text = stdout(Command::new("dpkg-query").args([
         "--show",
         "--showformat",
-        "${db:Status-Abbrev}|${Package}|${Version}\n",
+        "${db:Status-Abbrev}|${Package}\n",
     ]))?;
-    let parse = |line: &str| {
-        let mut fields = line.split('|');
-        fields.next().filter(|status| status.starts_with("ii"))?;
-        Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
-    };
-    Ok(text.lines().filter_map(parse).collect())
-}
-
-/// Whether the version `have` is `want` or later, by dpkg's rules.
-fn at_least(have: &str, want: &str) -> Result<bool> {
-    Ok(have == want
-        || Command::new("dpkg").args(["--compare-versions", have, "ge", want]).status()?.success())
+    let installed =
+        text.lines().filter_map(|line| line.split_once('|')).filter(|(status, _)| status.starts_with("ii"));
+    Ok(installed.map(|(_, name)| name.to_owned()).collect())
 }
 
 /// Runs apt with its machine-readable status on a pipe: `dlstatus:item:percent:text`.

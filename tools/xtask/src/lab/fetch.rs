@@ -37,19 +37,7 @@ struct Recipe {
 }
 
 /// The packages whose files must be the lab's own, in one tree, even if the machine has them.
-const OURS: [&str; 11] = [
-    "qemu-",
-    "rustc",
-    "libstd-rust",
-    "cargo",
-    "device-tree-compiler",
-    "libfdt1",
-    "gcc-12",
-    "gcc-14",
-    "gcc-powerpc64le",
-    "cpp-",
-    "binutils-powerpc64le",
-];
+const OURS: [&str; 6] = ["qemu-", "rustc", "libstd-rust", "device-tree-compiler", "libfdt1", "libllvm"];
 
 const BOOKWORM: Recipe = Recipe {
     tools: &[
@@ -63,7 +51,7 @@ const BOOKWORM: Recipe = Recipe {
     rust_std: "libstd-rust-web-dev",
     // QEMU and the kernel are backports'; the compiler stays at the version that exists for ppc64el too.
     pins: "Package: src:qemu\nPin: release n=bookworm-backports\nPin-Priority: 990\n\n\
-           Package: linux-image-*\nPin: release n=bookworm-backports\nPin-Priority: 990\n\n\
+           Package: src:linux\nPin: release n=bookworm-backports\nPin-Priority: 990\n\n\
            Package: rustc-web libstd-rust-web-*\nPin: version 1.85.0*\nPin-Priority: 1001\n",
 };
 
@@ -161,9 +149,7 @@ pub fn fetch(options: &Options) -> Result<Image> {
     apt.update(&|percent| phase.percent(percent))?;
     phase.done();
 
-    let tools = apt.closure(recipe.tools, &|name| {
-        name.ends_with("-ppc64el-cross") || OURS.iter().any(|prefix| name.starts_with(prefix))
-    })?;
+    let tools = apt.closure(recipe.tools, &is_ours)?;
     let parts = Parts {
         tools,
         rust_std: apt.foreign(recipe.rust_std)?,
@@ -243,6 +229,12 @@ impl Parts {
         phase.done();
         Ok(())
     }
+}
+
+fn is_ours(name: &str) -> bool {
+    name.ends_with("powerpc64le-linux-gnu")
+        || name.ends_with("-ppc64el-cross")
+        || OURS.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_complete(image: &Path) -> bool {
