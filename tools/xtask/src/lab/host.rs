@@ -41,9 +41,14 @@ impl Host {
             Host::Powernv8 => &["-M", "powernv8"],
             Host::Powernv9 => &["-M", "powernv9"],
             Host::Powernv10 => &["-M", "powernv10"],
-            Host::PseriesNested => {
-                &["-M", "pseries,cap-nested-hv=on,cap-ccf-assist=off,x-vof=on", "-cpu", "power9"]
-            }
+            Host::PseriesNested => &[
+                "-M",
+                "pseries,cap-nested-hv=on,cap-ccf-assist=off,x-vof=on",
+                "-cpu",
+                "power9",
+                "-vga",
+                "none",
+            ],
         }
     }
 
