@@ -1,3 +1,37 @@
-//! Project tasks: the lab, the demo, tests and benches.
+//! Project tasks: `cargo xtask --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{cross, lab};
+
+/// Tasks of the project
+#[derive(Parser, Debug)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand, Debug)]
+enum Task {
+    /// Build cede for POWER: one static binary
+    #[command(alias = "cross")]
+    Build,
+    #[command(subcommand)]
+    Lab(lab::cli::Lab),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Build => cross::build_cede().map(|path| {
+            println!("{}", path.display());
+            ExitCode::SUCCESS
+        }),
+        Task::Lab(lab) => lab::cli::main(lab),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(125)
+    })
+}

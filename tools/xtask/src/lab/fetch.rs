@@ -1,0 +1,328 @@
+//! The lab's parts: which Debian packages, and the directory they are unpacked into.
+//!
+//! ```text
+//! <cache>/apt/      the private apt state
+//! <cache>/debs/     the packages as downloaded; they may be deleted once the image is complete
+//! <cache>/image/    everything unpacked, and its stamp
+//!     bin/          wrappers: run these
+//!     tools/        programs for this machine
+//!     kernel-64k/   kernel-4k/   busybox/     for ppc64el
+//!     modules/      the host kernel's modules that the lab loads, decompressed, and their order
+//! ```
+//! The image is built beside its place and renamed, stamp included: it is complete or absent, never half there.
+
+use std::fs::{self, File};
+use std::io::{IsTerminal, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::apt::{self, Apt, Package};
+use super::modules;
+use crate::paths;
+
+/// Changes with the shape of the image: an older one is then made anew.
+const RECIPE: &str = "1";
+
+/// Programs for this machine. On bookworm the compiler that matches the ppc64el standard library is a package of its own.
+struct Recipe {
+    tools: &'static [&'static str],
+    rust_std: &'static str,
+    pins: &'static str,
+}
+
+/// The packages whose files must be the lab's own, in one tree, even if the machine has them.
+const OURS: [&str; 6] = ["qemu-", "rustc", "libstd-rust", "device-tree-compiler", "libfdt1", "libllvm"];
+
+const BOOKWORM: Recipe = Recipe {
+    tools: &[
+        "qemu-system-ppc",
+        "gcc-powerpc64le-linux-gnu",
+        "libc6-dev-ppc64el-cross",
+        "device-tree-compiler",
+        "rustc-web",
+        "libstd-rust-web-dev",
+    ],
+    rust_std: "libstd-rust-web-dev",
+    // QEMU and the kernel are backports'; the compiler stays at the version that exists for ppc64el too.
+    pins: "Package: src:qemu\nPin: release n=bookworm-backports\nPin-Priority: 990\n\n\
+           Package: src:linux\nPin: release n=bookworm-backports\nPin-Priority: 990\n\n\
+           Package: rustc-web libstd-rust-web-*\nPin: version 1.85.0*\nPin-Priority: 1001\n",
+};
+
+const TRIXIE: Recipe = Recipe {
+    tools: &[
+        "qemu-system-ppc",
+        "gcc-powerpc64le-linux-gnu",
+        "libc6-dev-ppc64el-cross",
+        "device-tree-compiler",
+        "rustc",
+        "libstd-rust-dev",
+    ],
+    rust_std: "libstd-rust-dev",
+    pins: "",
+};
+
+const WRAPPERS: [(&str, &str); 5] = [
+    ("qemu-system-ppc64", "usr/bin/qemu-system-ppc64"),
+    ("dtc", "usr/bin/dtc"),
+    ("rustc", "usr/bin/rustc"),
+    ("powerpc64le-linux-gnu-gcc", "usr/bin/powerpc64le-linux-gnu-gcc"),
+    ("powerpc64le-linux-gnu-objdump", "usr/bin/powerpc64le-linux-gnu-objdump"),
+];
+
+/// The lab's parts, complete.
+#[derive(Clone, Debug)]
+pub struct Image {
+    dir: PathBuf,
+}
+
+impl Image {
+    /// A program: a wrapper that finds its libraries and data from wherever the image is.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.dir.join("bin").join(name)
+    }
+
+    /// QEMU's firmware and device trees.
+    pub fn qemu_data(&self) -> PathBuf {
+        self.dir.join("tools/usr/share/qemu")
+    }
+
+    /// Debian's kernel with 64 KiB pages: the hosts', and the guests' by default.
+    pub fn vmlinux(&self) -> PathBuf {
+        self.dir.join("vmlinux-64k")
+    }
+
+    /// Debian's kernel with 4 KiB pages.
+    pub fn vmlinux_4k(&self) -> PathBuf {
+        self.dir.join("vmlinux-4k")
+    }
+
+    /// A statically linked busybox for ppc64el.
+    pub fn busybox(&self) -> PathBuf {
+        self.dir.join("busybox/bin/busybox")
+    }
+
+    /// The host kernel's modules, and `order`, which lists them in the order of loading.
+    pub fn modules(&self) -> PathBuf {
+        self.dir.join("modules")
+    }
+}
+
+/// What a fetch may be told.
+#[derive(Default)]
+pub struct Options {
+    /// The Debian mirror, instead of the one that the machine's apt uses.
+    pub mirror: Option<String>,
+    /// Fetch anew what is there.
+    pub force: bool,
+}
+
+/// The lab's parts; they are fetched first if they are missing.
+pub fn image() -> Result<Image> {
+    fetch(&Options { mirror: apt::mirror_from_environment(), force: false })
+}
+
+/// Fetches what is missing.
+pub fn fetch(options: &Options) -> Result<Image> {
+    let cache = paths::lab();
+    let image = Image { dir: cache.join("image") };
+    if !options.force && is_complete(&image.dir) {
+        return Ok(image);
+    }
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    let _lock = lock(&cache.join("lock"))?;
+    // Somebody else may have fetched while this one waited.
+    if !options.force && is_complete(&image.dir) {
+        return Ok(image);
+    }
+    let codename = apt::machine_codename()?;
+    let recipe = if codename == "bookworm" { BOOKWORM } else { TRIXIE };
+    let apt = Apt::new(&cache.join("apt"), &codename, options.mirror.as_deref(), recipe.pins)?;
+
+    let phase = Phase::new("package lists");
+    apt.update(&|percent| phase.percent(percent))?;
+    phase.done();
+
+    let tools = apt.closure(recipe.tools, &is_ours)?;
+    let parts = Parts {
+        tools,
+        rust_std: apt.foreign(recipe.rust_std)?,
+        kernel_64k: apt.behind_metapackage("linux-image-powerpc64le-64k")?,
+        kernel_4k: apt.behind_metapackage("linux-image-powerpc64le")?,
+        busybox: apt.foreign("busybox-static")?,
+    };
+    let debs = cache.join("debs");
+    let phase = Phase::new("packages");
+    apt.download(&parts.all(), &debs, &|percent| phase.percent(percent))?;
+    phase.done();
+
+    let new = cache.join("image.new");
+    remove(&new)?;
+    parts.unpack(&debs, &new)?;
+    remove(&image.dir)?;
+    fs::rename(&new, &image.dir)?;
+    Ok(image)
+}
+
+/// The packages an image consists of.
+struct Parts {
+    tools: Vec<Package>,
+    rust_std: Package,
+    kernel_64k: Package,
+    kernel_4k: Package,
+    busybox: Package,
+}
+
+impl Parts {
+    fn all(&self) -> Vec<Package> {
+        let foreign = [&self.rust_std, &self.kernel_64k, &self.kernel_4k, &self.busybox];
+        self.tools.iter().chain(foreign).cloned().collect()
+    }
+
+    fn unpack(&self, debs: &Path, image: &Path) -> Result<()> {
+        let tools = image.join("tools");
+        let phase = Phase::new("unpacking");
+        let jobs: Vec<(&Package, PathBuf)> = self
+            .tools
+            .iter()
+            .map(|package| (package, tools.clone()))
+            .chain([
+                (&self.rust_std, tools.clone()),
+                (&self.kernel_64k, image.join("kernel-64k")),
+                (&self.kernel_4k, image.join("kernel-4k")),
+                (&self.busybox, image.join("busybox")),
+            ])
+            .collect();
+        for (n, (package, into)) in jobs.iter().enumerate() {
+            phase.percent(100.0 * n as f64 / jobs.len() as f64);
+            fs::create_dir_all(into)?;
+            let deb = debs.join(package.file_name());
+            let output = Command::new("dpkg-deb")
+                .arg("--extract")
+                .arg(&deb)
+                .arg(into)
+                .output()
+                .context("cannot run dpkg-deb")?;
+            ensure!(
+                output.status.success(),
+                "cannot unpack {}: {}",
+                deb.display(),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        for pages in ["64k", "4k"] {
+            let kernel = modules::kernel_image(&image.join(format!("kernel-{pages}")))?;
+            let name = kernel.strip_prefix(image)?.to_owned();
+            std::os::unix::fs::symlink(name, image.join(format!("vmlinux-{pages}")))?;
+        }
+        modules::prepare(&image.join("kernel-64k"), &image.join("modules"))?;
+        wrappers(image)?;
+        let packages: String =
+            self.all().iter().map(|p| format!("{} {} {}\n", p.name, p.version, p.arch)).collect();
+        fs::write(image.join("stamp"), format!("recipe {RECIPE}\n{packages}"))?;
+        phase.done();
+        Ok(())
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    name.ends_with("powerpc64le-linux-gnu")
+        || name.ends_with("-ppc64el-cross")
+        || OURS.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn is_complete(image: &Path) -> bool {
+    fs::read_to_string(image.join("stamp"))
+        .is_ok_and(|stamp| stamp.lines().next() == Some(&format!("recipe {RECIPE}")))
+}
+
+/// Programs unpacked away from their place need to be told where their libraries are; a wrapper tells only them, so that what
+/// they start (a build script, the machine's own linker) is not affected more than it must be.
+fn wrappers(image: &Path) -> Result<()> {
+    let mut libraries = Vec::new();
+    for parent in ["usr/lib", "lib"] {
+        let Ok(entries) = fs::read_dir(image.join("tools").join(parent)) else { continue };
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.ends_with("-linux-gnu") {
+                libraries.push(format!("$image/tools/{parent}/{name}"));
+            }
+        }
+    }
+    let bin = image.join("bin");
+    fs::create_dir_all(&bin)?;
+    for (name, target) in WRAPPERS {
+        ensure!(image.join("tools").join(target).exists(), "the packages brought no {target}");
+        let path = bin.join(name);
+        let mut file = File::create(&path)?;
+        writeln!(file, "#!/bin/sh")?;
+        writeln!(file, "image=$(dirname \"$(readlink -f \"$0\")\")/..")?;
+        writeln!(
+            file,
+            "export LD_LIBRARY_PATH=\"{}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\"",
+            libraries.join(":")
+        )?;
+        writeln!(file, "exec \"$image/tools/{target}\" \"$@\"")?;
+        file.set_permissions(fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Two fetches into one cache take turns. The lock ends with the file's last descriptor.
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
+    // SAFETY: flock takes a descriptor that `file` keeps open.
+    let locked = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) };
+    ensure!(locked == 0, "cannot lock {}: {}", path.display(), std::io::Error::last_os_error());
+    Ok(file)
+}
+
+/// A phase of the fetch: a bar on a terminal, a line otherwise.
+struct Phase {
+    name: &'static str,
+    bar: Option<ProgressBar>,
+}
+
+impl Phase {
+    fn new(name: &'static str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("lab: {msg:14} {bar:40} {percent:>3}% {elapsed}")
+                .expect("the template is valid");
+            let bar = ProgressBar::new(100).with_style(style).with_message(name);
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        if bar.is_none() {
+            eprintln!("lab: {name}");
+        }
+        Phase { name, bar }
+    }
+
+    fn percent(&self, percent: f64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(percent as u64);
+        }
+    }
+
+    fn done(self) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(100);
+            bar.finish_with_message(self.name);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The parts of a kernel package that the lab uses: the image, and a few modules with what they depend on.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// What the host loads. Virtio's PCI transport and its console are built in.
+const WANTED: [&str; 2] = ["kvm_hv", "virtio_blk"];
+
+/// The `vmlinux` of an unpacked kernel package.
+pub fn kernel_image(package: &Path) -> Result<PathBuf> {
+    let boot = package.join("boot");
+    let entries = fs::read_dir(&boot).with_context(|| format!("cannot read {}", boot.display()))?;
+    let mut images = entries.filter_map(Result::ok).map(|entry| entry.path());
+    images
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinux")))
+        .with_context(|| format!("{} holds no vmlinux", boot.display()))
+}
+
+/// Decompresses the wanted modules of `package` and their dependencies into `into`, with a file `order` that lists them.
+pub fn prepare(package: &Path, into: &Path) -> Result<()> {
+    fs::create_dir_all(into)?;
+    let mut available = HashMap::new();
+    collect(package, &mut available)?;
+    let mut order = Vec::new();
+    for name in WANTED {
+        load(name, &available, &mut order, into)?;
+    }
+    fs::write(into.join("order"), order.iter().map(|name| format!("{name}.ko\n")).collect::<String>())?;
+    Ok(())
+}
+
+/// Puts `name` into `order`, behind what it depends on.
+fn load(
+    name: &str,
+    available: &HashMap<String, PathBuf>,
+    order: &mut Vec<String>,
+    into: &Path,
+) -> Result<()> {
+    if order.iter().any(|loaded| loaded == name) {
+        return Ok(());
+    }
+    // A dependency without a file is built into the kernel only if it is not named; so a missing file is an error.
+    let path = available.get(name).with_context(|| format!("the kernel package has no module {name}"))?;
+    let module = decompress(path)?;
+    for dependency in depends(&module) {
+        load(&dependency, available, order, into)?;
+    }
+    fs::write(into.join(format!("{name}.ko")), &module)?;
+    order.push(name.to_owned());
+    Ok(())
+}
+
+/// All modules below `dir` by their names, in which the kernel takes `-` for `_`.
+fn collect(dir: &Path, found: &mut HashMap<String, PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_dir() {
+            collect(&entry.path(), found)?;
+        } else if let Some((module, "" | ".xz")) = name.split_once(".ko") {
+            found.insert(module.replace('-', "_"), entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn decompress(path: &Path) -> Result<Vec<u8>> {
+    if path.extension().is_none_or(|extension| extension != "xz") {
+        return Ok(fs::read(path)?);
+    }
+    let output = Command::new("xz")
+        .args(["--decompress", "--stdout"])
+        .arg(path)
+        .output()
+        .context("cannot run xz (package xz-utils)")?;
+    ensure!(
+        output.status.success(),
+        "cannot decompress {}: {}",
+        path.display(),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(output.stdout)
+}
+
+/// The names in the module's `depends=` entry: NUL-terminated text in its .modinfo section.
+fn depends(module: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"\0depends=";
+    let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else { return Vec::new() };
+    let value = module[at + KEY.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(value)
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(|name| name.replace('-', "_"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_read_from_modinfo() {
+        assert_eq!(depends(b"license=GPL\0depends=kvm,irq-bypass\0name=x\0"), ["kvm", "irq_bypass"]);
+        assert_eq!(depends(b"license=GPL\0depends=\0name=x\0"), Vec::<String>::new());
+        assert_eq!(depends(b"nothing"), Vec::<String>::new());
+    }
+}

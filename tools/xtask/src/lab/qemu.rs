@@ -1,0 +1,158 @@
+//! QEMU as a child process: its command line, and the sockets that are its devices' other ends.
+//!
+//! Each channel is one half of a socket pair, made before QEMU starts; so nothing is lost at either end and no name is left behind.
+//! The process never outlives its [`Qemu`], nor the thread that started it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::fetch::Image;
+use super::host::Host;
+
+/// The size and kind of the host.
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    pub host: Host,
+    pub smp: u32,
+    pub threads: u32,
+    pub memory: String,
+    /// Whether the command has a terminal: one bidirectional channel instead of three.
+    pub tty: bool,
+    /// Further QEMU options, as the user gave them.
+    pub extra: Vec<String>,
+}
+
+/// This side of the host's channels.
+pub(super) struct Channels {
+    /// The host kernel's console.
+    pub console: UnixStream,
+    /// The command's stdin; with a terminal its output too.
+    pub input: UnixStream,
+    /// The command's stdout and stderr, when it has no terminal.
+    pub output: Option<(UnixStream, UnixStream)>,
+    /// Where the init tells the exit code.
+    pub control: UnixStream,
+}
+
+/// A running QEMU.
+pub(super) struct Qemu {
+    child: Child,
+}
+
+impl Qemu {
+    /// Boots the machine with the initramfs.
+    pub fn start(image: &Image, machine: &Machine, initramfs: &File) -> Result<(Qemu, Channels)> {
+        let mut line = CommandLine::new(image, machine);
+        line.kernel(image, machine, initramfs);
+        let console = line.channel("console")?;
+        line.args(&["-serial", "chardev:console"]);
+        line.args(&["-device", &format!("virtio-serial-pci,bus={}", machine.host.pci_bus())]);
+        let input = line.channel("in")?;
+        let output = if machine.tty {
+            line.args(&["-device", "virtconsole,chardev=in,name=lab.tty"]);
+            None
+        } else {
+            line.port("in");
+            let ends = (line.channel("out")?, line.channel("err")?);
+            line.port("out");
+            line.port("err");
+            Some(ends)
+        };
+        // Last: the init takes its connection for all of them.
+        let control = line.channel("ctl")?;
+        line.port("ctl");
+        line.command.args(&machine.extra);
+        let child = line.spawn()?;
+        Ok((Qemu { child }, Channels { console, input, output, control }))
+    }
+
+    /// What QEMU itself has to say.
+    pub fn take_stderr(&mut self) -> Option<std::process::ChildStderr> {
+        self.child.stderr.take()
+    }
+
+    /// Ends QEMU, which may have ended already.
+    pub fn stop(&mut self) -> io::Result<ExitStatus> {
+        // An error here means that it is gone.
+        let _ = self.child.kill();
+        self.child.wait()
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
+
+/// The command line as it grows, and the descriptors that the child shall inherit.
+struct CommandLine {
+    command: Command,
+    inherited: Vec<OwnedFd>,
+}
+
+impl CommandLine {
+    fn new(image: &Image, machine: &Machine) -> Self {
+        let Machine { host, smp, threads, memory, .. } = machine;
+        let mut command = Command::new(image.program("qemu-system-ppc64"));
+        command.arg("-L").arg(image.qemu_data());
+        command.args(host.qemu_options());
+        command.args(["-accel", "tcg,thread=multi"]);
+        command.args(["-smp", &format!("{smp},cores={},threads={threads}", smp / threads)]);
+        command.args(["-m", memory, "-display", "none", "-monitor", "none", "-net", "none", "-no-reboot"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        CommandLine { command, inherited: Vec::new() }
+    }
+
+    fn kernel(&mut self, image: &Image, machine: &Machine, initramfs: &File) {
+        // A panic reboots, and -no-reboot turns that into the end of QEMU.
+        let tty = if machine.tty { " lab.tty" } else { "" };
+        let append = format!("console=hvc0 quiet panic=-1{tty}");
+        self.command.arg("-kernel").arg(image.vmlinux());
+        self.command.arg("-initrd").arg(format!("/proc/self/fd/{}", initramfs.as_raw_fd()));
+        self.args(&["-append", &append]);
+    }
+
+    fn args(&mut self, args: &[&str]) {
+        self.command.args(args);
+    }
+
+    /// A character device over a socket pair; the result is our end.
+    fn channel(&mut self, name: &str) -> Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair().context("cannot make a socket pair")?;
+        let theirs = OwnedFd::from(theirs);
+        let device = format!("socket,id={name},fd={}", theirs.as_raw_fd());
+        self.args(&["-chardev", &device]);
+        self.inherited.push(theirs);
+        Ok(ours)
+    }
+
+    fn port(&mut self, name: &str) {
+        self.args(&["-device", &format!("virtserialport,chardev={name},name=lab.{name}")]);
+    }
+
+    fn spawn(mut self) -> Result<Child> {
+        let fds: Vec<_> = self.inherited.iter().map(AsRawFd::as_raw_fd).collect();
+        // SAFETY: between fork and exec only prctl and fcntl are called, both async-signal-safe.
+        unsafe {
+            self.command.pre_exec(move || {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                for fd in &fds {
+                    if libc::fcntl(*fd, libc::F_SETFD, 0) != 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        self.command.spawn().context("cannot start QEMU")
+    }
+}
