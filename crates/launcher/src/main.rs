@@ -1,15 +1,61 @@
 //! A KVM virtual machine monitor for POWER.
-mod power;
-fn main() {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(tracing_subscriber::EnvFilter::from_env("CEDE_LOG")).init();
-    let a: Vec<String> = std::env::args().collect();
-    let get = |n: &str| a.iter().position(|x| x == n).map(|i| a[i + 1].clone());
-    let num = |n: &str, d: u64| get(n).map_or(d, |s| s.parse().unwrap());
-    let wish = ppc64::Wish { name: "x".into(), cpus: num("--cpus", 1) as u32, threads: num("--threads", 1) as u32, memory: num("--memory", 512) << 20,
-      cpu: None, mmu: get("--mmu").map(|m| if m=="hash" {ppc64::MmuKind::Hash} else {ppc64::MmuKind::Radix}), irqchip: get("--irqchip").map(|m| if m=="xics" {arch_api::ppc64::Irqchip::Xics} else {arch_api::ppc64::Irqchip::Xive}), cmdline: get("--cmdline").unwrap_or_default() };
-    let host = power::PowerHost::open().unwrap_or_else(|e| panic!("{e}"));
-    eprintln!("{:x?}", host.host);
-    let k = get("--kernel").unwrap(); let i = get("--initrd");
-    let r = host.run(wish, (k.as_ref(), i.as_ref().map(|s| s.as_ref())), || Ok(devices::console::Console::stdio().unwrap()), vmm::Options { reboot: true });
-    eprintln!("{r:?}");
+
+use clap::Parser;
+use launcher::cli::{self, Cli, Command, usage_error};
+use launcher::config::host::check_images;
+use launcher::exit_code::Outcome;
+use launcher::{log, report};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // --help and --version are on standard output and no error.
+        Err(help) if !help.use_stderr() => {
+            return match help.print() {
+                Ok(()) => Outcome::Success.into(),
+                Err(_) => Outcome::Internal.into(),
+            };
+        }
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprint!("{error}");
+            return Outcome::Usage.into();
+        }
+        Err(error) => {
+            eprintln!("cede: {}", usage_error(&error));
+            return Outcome::Usage.into();
+        }
+    };
+    log::start(cli.logging.filter());
+    let outcome = match cli.command {
+        Command::Check { file } => check(&file),
+        Command::Run { vm } | Command::Fdt { vm, .. } => match vm.load() {
+            Ok(_) => unavailable(),
+            Err(error) => report::failure(Outcome::Usage, &error),
+        },
+        Command::Caps { .. } => unavailable(),
+    };
+    outcome.into()
+}
+
+/// The command is not part of this build.
+fn unavailable() -> Outcome {
+    eprintln!("cede: this build cannot do that; only check works");
+    Outcome::Internal
+}
+
+/// `cede check`: the file, its values against each other, and the images it names. What only a host with KVM
+/// can tell is for `run`.
+fn check(file: &Path) -> Outcome {
+    let checked = cli::load_file(file).and_then(|config| check_images(&config).map(|()| config));
+    let config = match checked {
+        Ok(config) => config,
+        Err(error) => return report::failure(Outcome::Usage, &error),
+    };
+    match writeln!(io::stdout(), "{} is valid\n{config}", file.display()) {
+        Ok(()) => Outcome::Success,
+        Err(error) => report::failure(Outcome::Internal, &error),
+    }
 }

@@ -1,0 +1,218 @@
+//! The command line. Flags say the same as keys of the configuration file, and win over them.
+
+use crate::config::{
+    self, ConfigError, ConsoleChoice, CpuCount, CpuModel, IrqchipChoice, MemorySize, MmuChoice, Settings,
+    ThreadsPerCore, VmConfig,
+};
+use crate::exit_code;
+use clap::builder::styling::Styles;
+use clap::{ArgAction, Args, Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use tracing_subscriber::EnvFilter;
+
+const EXAMPLES: &str = "\
+Examples:
+  cede run --kernel vmlinux --initrd initrd.img --memory 2G --cpus 4 --threads 2
+  cede run --config vm.toml --cmdline 'console=hvc0 quiet'
+  cede check vm.toml
+  cede caps
+  cede fdt --cpu power9 --memory 1G -o guest.dtb && dtc -I dtb guest.dtb
+
+Sizes are bytes, or a number with K, M, G or T (powers of 1024): 512M, 2G.";
+
+const ESCAPE_KEYS: &str = "\
+Keys, when standard input is a terminal:
+  Ctrl-A x  stop the virtual machine
+  Ctrl-A a  send Ctrl-A (also Ctrl-A Ctrl-A)
+  Ctrl-A h  list the keys";
+
+fn after_help() -> String {
+    format!("{EXAMPLES}\n\n{}", exit_code::help())
+}
+
+fn after_run_help() -> String {
+    format!("{ESCAPE_KEYS}\n\n{}", after_help())
+}
+
+/// A KVM virtual machine monitor for POWER.
+#[derive(Debug, Parser)]
+#[command(name = "cede", version, after_help = after_help(), styles = Styles::plain())]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What to log.
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a virtual machine
+    #[command(after_help = after_run_help())]
+    Run {
+        /// What to run.
+        #[command(flatten)]
+        vm: VmArgs,
+    },
+    /// Say what this host's KVM can do, what cede would choose, and why
+    Caps {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the device tree that a configuration gives; works on any machine
+    Fdt {
+        /// Where to write the flattened tree (DTB)
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// What to describe.
+        #[command(flatten)]
+        vm: VmArgs,
+    },
+    /// Check a configuration file and the images it names, and say what would run
+    Check {
+        /// The configuration file (TOML)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// Flags that say what to log.
+#[derive(Debug, Args)]
+pub struct Logging {
+    /// What to log on standard error: error, warn, info, debug or trace, also per module as in
+    /// warn,devices=debug [default: warn]
+    #[arg(long, global = true, value_name = "FILTER", value_parser = filter)]
+    pub log: Option<String>,
+    /// Log more: -v is info, -vv debug, -vvv trace
+    #[arg(short, global = true, action = ArgAction::Count, conflicts_with = "log")]
+    pub verbose: u8,
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+impl Logging {
+    /// The filter that was asked for.
+    #[must_use]
+    pub fn filter(&self) -> EnvFilter {
+        let by_count = match self.verbose {
+            0 => "warn",
+            1 => "info",
+            2 => "debug",
+            _ => "trace",
+        };
+        EnvFilter::new(self.log.as_deref().unwrap_or(by_count))
+    }
+}
+
+/// A VM by flags and file.
+#[derive(Debug, Args)]
+pub struct VmArgs {
+    /// Configuration file (TOML); flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Flags that describe the VM.
+    #[command(flatten)]
+    pub flags: VmFlags,
+}
+
+/// The flags that have a key in the configuration file.
+#[derive(Debug, Clone, Args)]
+pub struct VmFlags {
+    /// Name of the VM [default: cede]
+    #[arg(long, value_parser = config::vm_name)]
+    name: Option<String>,
+    /// Kernel image: a powerpc64 ELF file
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Kernel command line [default: empty]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = config::cmdline)]
+    cmdline: Option<String>,
+    /// Guest RAM, a multiple of 64K [default: 1G]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<MemorySize>,
+    /// Number of vCPUs, a multiple of the threads [default: one core]
+    #[arg(long, value_name = "N")]
+    cpus: Option<CpuCount>,
+    /// Threads of a core: 1, 2, 4 or 8 [default: 1]
+    #[arg(long, value_name = "N")]
+    threads: Option<ThreadsPerCore>,
+    /// Processor that the guest sees [default: host]
+    #[arg(long, value_name = "MODEL", hide_possible_values = false)]
+    cpu: Option<CpuModel>,
+    /// Address translation [default: auto]
+    #[arg(long, value_name = "MMU")]
+    mmu: Option<MmuChoice>,
+    /// Interrupt controller [default: auto]
+    #[arg(long, value_name = "KIND")]
+    irqchip: Option<IrqchipChoice>,
+    /// Guest console: stdio, pty or file=PATH [default: stdio]
+    #[arg(long, value_name = "WHERE")]
+    console: Option<ConsoleChoice>,
+    /// End with exit code 5 when the guest reboots
+    #[arg(long)]
+    no_reboot: bool,
+}
+
+impl From<VmFlags> for Settings {
+    fn from(flags: VmFlags) -> Self {
+        Self {
+            name: flags.name,
+            kernel: flags.kernel,
+            initrd: flags.initrd,
+            cmdline: flags.cmdline,
+            cpus: flags.cpus,
+            threads: flags.threads,
+            model: flags.cpu,
+            memory: flags.memory,
+            mmu: flags.mmu,
+            irqchip: flags.irqchip,
+            reboot: flags.no_reboot.then_some(false),
+            console: flags.console,
+        }
+    }
+}
+
+impl VmArgs {
+    /// The VM that the flags and the file describe.
+    ///
+    /// # Errors
+    /// When the file is wrong, or values contradict each other.
+    pub fn load(&self) -> Result<VmConfig, ConfigError> {
+        let file = self.config.as_deref().map(Settings::read).transpose()?;
+        Settings::from(self.flags.clone()).or(file.unwrap_or_default()).resolve()
+    }
+}
+
+/// The VM that a file alone describes.
+///
+/// # Errors
+/// When the file is wrong, or values contradict each other.
+pub fn load_file(path: &Path) -> Result<VmConfig, ConfigError> {
+    Settings::read(path)?.resolve()
+}
+
+/// A usage error in one line. clap's own text has paragraphs: what is wrong, tips, and the usage, which
+/// `--help` shows in full.
+#[must_use]
+pub fn usage_error(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let parts: Vec<String> = text
+        .split("\n\n")
+        .filter(|part| !part.starts_with("Usage:") && !part.starts_with("For more information"))
+        .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    let line = parts.join("; ");
+    format!("{}; see cede --help", line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+#[cfg(test)]
+mod tests;
