@@ -1,8 +1,9 @@
 //! The command line's parts: what was asked ([`cli`]), what it means ([`config`]), what is said about it
-//! ([`report`], [`log`]) and how the process ends ([`exit_code`]). The binary connects them to the VMM.
+//! ([`report`], [`log`]) and how the process ends ([`exit_code`]). [`power`] connects them to the VMM.
 
 pub mod cli;
 pub mod config;
 pub mod exit_code;
 pub mod log;
+pub mod power;
 pub mod report;

@@ -3,7 +3,9 @@
 use clap::Parser;
 use launcher::cli::{self, Cli, Command, usage_error};
 use launcher::config::host::check_images;
+use launcher::config::{Settings, VmConfig};
 use launcher::exit_code::Outcome;
+use launcher::power::{self, PowerError};
 use launcher::{log, report};
 use std::io::{self, Write};
 use std::path::Path;
@@ -31,19 +33,17 @@ fn main() -> ExitCode {
     log::start(cli.logging.filter());
     let outcome = match cli.command {
         Command::Check { file } => check(&file),
-        Command::Run { vm } | Command::Fdt { vm, .. } => match vm.load() {
-            Ok(_) => unavailable(),
+        Command::Run { vm } => match vm.load() {
+            Ok(config) => run(&config),
             Err(error) => report::failure(Outcome::Usage, &error),
         },
-        Command::Caps { .. } => unavailable(),
+        Command::Fdt { output, vm } => match vm.load() {
+            Ok(config) => fdt(&config, &output),
+            Err(error) => report::failure(Outcome::Usage, &error),
+        },
+        Command::Caps { json } => caps(json),
     };
     outcome.into()
-}
-
-/// The command is not part of this build.
-fn unavailable() -> Outcome {
-    eprintln!("cede: this build cannot do that; only check works");
-    Outcome::Internal
 }
 
 /// `cede check`: the file, its values against each other, and the images it names. What only a host with KVM
@@ -54,7 +54,70 @@ fn check(file: &Path) -> Outcome {
         Ok(config) => config,
         Err(error) => return report::failure(Outcome::Usage, &error),
     };
-    match writeln!(io::stdout(), "{} is valid\n{config}", file.display()) {
+    say(&format!("{} is valid\n{config}", file.display()))
+}
+
+/// `cede run`.
+fn run(config: &VmConfig) -> Outcome {
+    if let Err(error) = check_images(config) {
+        return report::failure(Outcome::Usage, &error);
+    }
+    match on_power(|| power::run(config)) {
+        Ok(Ok(ended)) => report::ended(ended),
+        Ok(Err(error)) => report::failure(error.outcome(), &error),
+        Err(outcome) => outcome,
+    }
+}
+
+/// `cede fdt`.
+fn fdt(config: &VmConfig, output: &Path) -> Outcome {
+    match power::tree(config) {
+        Ok(tree) => match std::fs::write(output, tree) {
+            Ok(()) => Outcome::Success,
+            Err(error) => {
+                eprintln!("cede: cannot write {}: {error}", output.display());
+                Outcome::Usage
+            }
+        },
+        Err(PowerError::Open(error)) => {
+            eprintln!("cede: {}; or name a processor, as in --cpu power9", report::chain(&error));
+            Outcome::Host
+        }
+        Err(error) => report::failure(error.outcome(), &error),
+    }
+}
+
+/// `cede caps`.
+fn caps(json: bool) -> Outcome {
+    let config = match Settings::default().resolve() {
+        Ok(config) => config,
+        Err(error) => return report::failure(Outcome::Internal, &error),
+    };
+    match on_power(|| power::caps(&config)) {
+        Ok(Ok(caps)) if json => match serde_json::to_string_pretty(&caps) {
+            Ok(text) => say(&text),
+            Err(error) => report::failure(Outcome::Internal, &error),
+        },
+        Ok(Ok(caps)) => say(&caps.to_string()),
+        Ok(Err(error)) => report::failure(error.outcome(), &error),
+        Err(outcome) => outcome,
+    }
+}
+
+/// Does what needs POWER's KVM, on POWER.
+fn on_power<T>(work: impl FnOnce() -> T) -> Result<T, Outcome> {
+    if cfg!(target_arch = "powerpc64") {
+        return Ok(work());
+    }
+    eprintln!(
+        "cede: this machine is not POWER, so its KVM cannot run pseries guests; run cede on a POWER8 or later host, \
+         or in the lab of its source tree (cargo xtask demo)"
+    );
+    Err(Outcome::Host)
+}
+
+fn say(text: &str) -> Outcome {
+    match writeln!(io::stdout(), "{text}") {
         Ok(()) => Outcome::Success,
         Err(error) => report::failure(Outcome::Internal, &error),
     }

@@ -1,14 +1,21 @@
-//! Runs a pseries guest: the one place that names POWER's machine and KVM together.
+//! pseries guests: the one place that names POWER's machine and KVM together.
 
+use crate::config::host::{HostFacts, check_host, host_memory};
+use crate::config::{
+    ConfigError, ConsoleChoice, CpuModel, IrqchipChoice, MmuChoice, VmConfig,
+};
+use crate::exit_code::Outcome;
 use arch_api::HvError;
-use arch_api::ppc64::Host;
-use devices::console::Console;
-use kvm::ppc64::{Vm, VmFd, probe};
+use arch_api::ppc64::{Generation, Host, Irqchip};
+use devices::console::{Console, ConsoleError};
+use kvm::ppc64::{CAPABILITIES, Vm, VmFd, probe};
 use kvm::{Kvm, OpenError};
-use ppc64::{BootError, BootImages, Machine, Plan, PlanError, Wish};
-use std::path::Path;
+use ppc64::boot::Placement;
+use ppc64::{BootError, BootImages, Machine, MmuKind, Plan, PlanError, Wish};
+use serde::Serialize;
+use std::fmt;
 use std::sync::Arc;
-use vmm::{Options, Outcome, RunError};
+use vmm::{Options, RunError};
 
 /// A guest could not be run, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -16,58 +23,180 @@ pub enum PowerError {
     /// No KVM.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Not on this host.
+    /// The configuration does not fit the host.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The host cannot run such a machine.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// Not with these files.
     #[error(transparent)]
     Boot(#[from] BootError),
-    /// KVM refused.
+    /// No console.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    /// KVM refused a part of the machine.
     #[error(transparent)]
     Hv(#[from] HvError),
-    /// While running.
+    /// While the guest ran.
     #[error(transparent)]
     Run(#[from] RunError),
 }
 
+impl PowerError {
+    /// How the process ends for it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Open(_) => Outcome::Host,
+            Self::Plan(PlanError::Threads { .. } | PlanError::PartialCore { .. } | PlanError::TooManyCpus { .. }) => {
+                Outcome::Usage
+            }
+            Self::Plan(_) => Outcome::Host,
+            Self::Config(_) | Self::Boot(_) | Self::Console(_) | Self::Run(RunError::Memory(_)) => Outcome::Usage,
+            Self::Hv(_) | Self::Run(_) => Outcome::Internal,
+        }
+    }
+}
+
+fn wish(config: &VmConfig) -> Wish {
+    Wish {
+        name: config.name.clone(),
+        cpus: config.topology.vcpus.get(),
+        threads: config.topology.threads.get(),
+        memory: config.memory.bytes(),
+        cpu: generation(config.model),
+        mmu: match config.mmu {
+            MmuChoice::Auto => None,
+            MmuChoice::Radix => Some(MmuKind::Radix),
+            MmuChoice::Hash => Some(MmuKind::Hash),
+        },
+        irqchip: match config.irqchip {
+            IrqchipChoice::Auto => None,
+            IrqchipChoice::Xive => Some(Irqchip::Xive),
+            IrqchipChoice::Xics => Some(Irqchip::Xics),
+        },
+        cmdline: config.boot.cmdline.clone(),
+    }
+}
+
+fn generation(model: CpuModel) -> Option<Generation> {
+    match model {
+        CpuModel::Host => None,
+        CpuModel::Power8 => Some(Generation::Power8),
+        CpuModel::Power9 => Some(Generation::Power9),
+        CpuModel::Power10 => Some(Generation::Power10),
+    }
+}
+
 /// KVM on this host: what it can do, and the empty VM that told.
-pub struct PowerHost {
-    /// What it can do.
-    pub host: Host,
-    /// `/dev/kvm`.
-    pub kvm: Kvm,
+struct PowerHost {
+    host: Host,
+    kvm: Kvm,
     vm: VmFd,
 }
 
 impl PowerHost {
-    /// Opens KVM and asks it.
-    ///
-    /// # Errors
-    /// [`OpenError`], each with its remedy.
-    pub fn open() -> Result<Self, OpenError> {
+    fn open() -> Result<Self, OpenError> {
         let kvm = Kvm::open()?;
         let vm = VmFd::create(&kvm)?;
         let host = probe(&kvm, &vm)?;
         Ok(Self { host, kvm, vm })
     }
+}
 
-    /// Runs a guest to its end.
-    ///
-    /// # Errors
-    /// [`PowerError`]; nothing of the guest has run unless it is [`PowerError::Run`].
-    pub fn run(
-        self,
-        wish: Wish,
-        (kernel, initrd): (&Path, Option<&Path>),
-        console: impl FnOnce() -> Result<Console, PowerError>,
-        options: Options,
-    ) -> Result<Outcome, PowerError> {
-        let plan = Plan::choose(wish, &self.host)?;
-        plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
-        let images = BootImages::open(kernel, initrd, plan.rma())?;
-        let vm = Vm::build(self.vm, plan.spec.clone(), self.host.page_size, vmm::kick_signal())?;
-        let console = Arc::new(console()?);
-        let machine = Machine::new(plan, vm, images, Arc::clone(&console));
-        Ok(vmm::Vm::new(machine, console, options)?.run()?)
+/// Runs a guest to its end.
+///
+/// # Errors
+/// [`PowerError`]; nothing of the guest has run unless it is [`PowerError::Run`].
+pub fn run(config: &VmConfig) -> Result<vmm::Outcome, PowerError> {
+    let kernel = config.boot.kernel()?;
+    let PowerHost { host, vm, .. } = PowerHost::open()?;
+    check_host(config, &HostFacts {
+        memory_bytes: host_memory(),
+        max_vcpus: host.max_vcpus,
+        threads_possible: host.smt_possible,
+    })?;
+    let plan = Plan::choose(wish(config), &host)?;
+    plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
+    let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
+    let vm = Vm::build(vm, plan.spec.clone(), host.page_size, vmm::kick_signal())?;
+    let console = Arc::new(console(&config.console)?);
+    let machine = Machine::new(plan, vm, images, Arc::clone(&console));
+    let options = Options { reboot: config.reboot };
+    Ok(vmm::Vm::new(machine, console, options)?.run()?)
+}
+
+fn console(choice: &ConsoleChoice) -> Result<Console, ConsoleError> {
+    match choice {
+        ConsoleChoice::Stdio => Console::stdio(),
+        ConsoleChoice::File(path) => Console::file(path),
+        ConsoleChoice::Pty => {
+            let console = Console::pty()?;
+            if let Some(path) = console.pty_path() {
+                eprintln!("cede: the guest's console is {}", path.display());
+            }
+            Ok(console)
+        }
+    }
+}
+
+/// The device tree that a configuration gives: this host's, or that of a bare-metal host of the generation
+/// that was named.
+///
+/// # Errors
+/// When neither KVM nor a generation says what the machine is, or the images do not fit.
+pub fn tree(config: &VmConfig) -> Result<Vec<u8>, PowerError> {
+    let host = match generation(config.model) {
+        Some(generation) => ppc64::assumed_host(generation),
+        None => PowerHost::open()?.host,
+    };
+    let plan = Plan::choose(wish(config), &host)?;
+    let placement = match &config.boot.kernel {
+        Some(kernel) => BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?.placement(),
+        None => Placement::NOMINAL,
+    };
+    Ok(ppc64::dtb(&plan, &placement, None)?)
+}
+
+/// What `cede caps` says.
+#[derive(Debug, Serialize)]
+pub struct Caps {
+    processor: &'static str,
+    pvr: String,
+    page_size: u64,
+    timebase_hz: u32,
+    capabilities: Vec<(&'static str, i32)>,
+    /// What cede would choose for a guest that asks for nothing, and why.
+    choices: Vec<String>,
+}
+
+/// Asks this host.
+///
+/// # Errors
+/// When there is no KVM to ask.
+pub fn caps(config: &VmConfig) -> Result<Caps, PowerError> {
+    let PowerHost { host, kvm, .. } = PowerHost::open()?;
+    let plan = Plan::choose(wish(config), &host)?;
+    Ok(Caps {
+        processor: host.generation.name(),
+        pvr: format!("{:04x} {:04x}", host.pvr >> 16, host.pvr & 0xffff),
+        page_size: host.page_size,
+        timebase_hz: host.timebase_hz,
+        capabilities: CAPABILITIES.iter().map(|&(name, cap)| (name, kvm.capability(cap))).collect(),
+        choices: plan.reasons,
+    })
+}
+
+impl fmt::Display for Caps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { processor, pvr, page_size, timebase_hz, capabilities, choices } = self;
+        writeln!(f, "host: {processor} (pvr {pvr}), pages of {page_size} bytes, timebase {timebase_hz} Hz")?;
+        writeln!(f, "KVM: Book3S HV")?;
+        for (name, value) in capabilities {
+            writeln!(f, "  {name:<26} {value}")?;
+        }
+        write!(f, "for a guest that asks for nothing, cede chooses:")?;
+        choices.iter().try_for_each(|choice| write!(f, "\n  {choice}"))
     }
 }

@@ -26,6 +26,20 @@ pub fn failure(outcome: Outcome, error: &dyn Error) -> Outcome {
     outcome
 }
 
+/// Says how the guest ended, where that is not what everybody expects, and gives the exit code.
+#[must_use]
+pub fn ended(how: vmm::Outcome) -> Outcome {
+    let (outcome, what) = match how {
+        vmm::Outcome::PoweredOff => return Outcome::Success,
+        vmm::Outcome::Panicked => (Outcome::GuestPanic, "the guest panicked"),
+        vmm::Outcome::RebootRequested => (Outcome::RebootRefused, "the guest asked for a reboot"),
+        vmm::Outcome::Quit => (Outcome::Stopped, "stopped at the console"),
+        vmm::Outcome::Terminated => (Outcome::Stopped, "stopped by a second signal"),
+    };
+    eprintln!("cede: {what}");
+    outcome
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
