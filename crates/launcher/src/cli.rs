@@ -85,10 +85,10 @@ pub enum Command {
 pub struct Logging {
     /// What to log on standard error: error, warn, info, debug or trace, also per module as in
     /// warn,devices=debug [default: warn]
-    #[arg(long, global = true, value_name = "FILTER", value_parser = filter)]
+    #[arg(long, global = true, display_order = 100, value_name = "FILTER", value_parser = filter)]
     pub log: Option<String>,
     /// Log more: -v is info, -vv debug, -vvv trace
-    #[arg(short, global = true, action = ArgAction::Count, conflicts_with = "log")]
+    #[arg(short, global = true, display_order = 101, action = ArgAction::Count, conflicts_with = "log")]
     pub verbose: u8,
 }
 
@@ -146,7 +146,7 @@ pub struct VmFlags {
     #[arg(long, value_name = "N")]
     threads: Option<ThreadsPerCore>,
     /// Processor that the guest sees [default: host]
-    #[arg(long, value_name = "MODEL", hide_possible_values = false)]
+    #[arg(long, value_name = "MODEL")]
     cpu: Option<CpuModel>,
     /// Address translation [default: auto]
     #[arg(long, value_name = "MMU")]

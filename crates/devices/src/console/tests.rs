@@ -5,7 +5,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::termios::{LocalFlags, OutputFlags, Termios};
 use std::fs::{self, File};
-use std::io::{PipeReader, PipeWriter, Read, Seek, Write, pipe};
+use std::io::{Read, Seek, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -62,15 +62,21 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n * 7 + n / 251) as u8).collect()
 }
 
+/// A pipe's reading and writing end.
+fn pipe() -> (File, File) {
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    (reader.into(), writer.into())
+}
+
 /// A console with a pipe for input.
-fn piped() -> (Console, PipeWriter) {
-    let (reader, writer) = pipe().unwrap();
+fn piped() -> (Console, File) {
+    let (reader, writer) = pipe();
     (Console::over(reader.as_fd(), null().as_fd()).unwrap(), writer)
 }
 
 /// A console with a pipe for output.
-fn piping() -> (Console, PipeReader) {
-    let (reader, writer) = pipe().unwrap();
+fn piping() -> (Console, File) {
+    let (reader, writer) = pipe();
     (Console::over(null().as_fd(), writer.as_fd()).unwrap(), reader)
 }
 
@@ -275,7 +281,7 @@ fn a_terminal_is_raw_while_the_console_lives_and_has_escape_keys() {
     let OpenptyResult { master, slave } = openpty(None, None).unwrap();
     let before = tcgetattr(&slave).unwrap();
     assert!(!is_raw(&before));
-    let (mut screen, screen_end) = pipe().unwrap();
+    let (mut screen, screen_end) = pipe();
     let console = Console::over(slave.as_fd(), screen_end.as_fd()).unwrap();
     assert!(is_raw(&tcgetattr(&slave).unwrap()) && terminal_is_raw());
     let second = Console::over(slave.as_fd(), screen_end.as_fd()).unwrap_err();

@@ -1,1 +1,145 @@
+//! Flags, their order against the file, and what help says.
 
+use super::*;
+use crate::exit_code::{Outcome, TABLE};
+use clap::CommandFactory;
+use std::fs;
+
+fn load(arguments: &[&str]) -> VmConfig {
+    let arguments = ["cede", "run"].iter().chain(arguments);
+    match Cli::try_parse_from(arguments).unwrap().command {
+        Command::Run { vm } => vm.load().unwrap(),
+        other => panic!("parsed {other:?}"),
+    }
+}
+
+fn refuse(arguments: &[&str]) -> String {
+    usage_error(&Cli::try_parse_from(["cede"].iter().chain(arguments)).unwrap_err())
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("vm.toml");
+    let text = "name = 'f'\n[boot]\nkernel = '/f/k'\ninitrd = '/f/i'\ncmdline = 'f'\n[memory]\nsize = '2G'\n\
+                [cpu]\ncount = 8\nthreads = 4\nmodel = 'power9'\n[machine]\nmmu = 'radix'\n\
+                irqchip = 'xive'\nreboot = true\n[console]\nbackend = 'file=/f/c'\n";
+    fs::write(&file, text).unwrap();
+    let config = ["--config", file.to_str().unwrap()];
+
+    let from_file = load(&config);
+    assert_eq!(from_file, load_file(&file).unwrap());
+    assert_ne!(from_file, load(&[]), "the file says something");
+
+    // Each flag changes its own value and no other.
+    type Change = fn(&mut VmConfig);
+    let cases: [(&[&str], Change); 12] = [
+        (&["--name", "x"], |c| c.name = "x".into()),
+        (&["--kernel", "k"], |c| c.boot.kernel = Some("k".into())),
+        (&["--initrd", "i"], |c| c.boot.initrd = Some("i".into())),
+        (&["--cmdline", "-x y"], |c| c.boot.cmdline = "-x y".into()),
+        (&["--memory", "512M"], |c| c.memory = "512M".parse().unwrap()),
+        (&["--cpus", "4"], |c| c.topology.vcpus = "4".parse().unwrap()),
+        (&["--threads", "2"], |c| c.topology.threads = "2".parse().unwrap()),
+        (&["--cpu", "power10"], |c| c.model = CpuModel::Power10),
+        (&["--mmu", "hash"], |c| c.mmu = MmuChoice::Hash),
+        (&["--irqchip", "xics"], |c| c.irqchip = IrqchipChoice::Xics),
+        (&["--console", "pty"], |c| c.console = ConsoleChoice::Pty),
+        (&["--no-reboot"], |c| c.reboot = false),
+    ];
+    for (flag, change) in cases {
+        let mut wanted = from_file.clone();
+        change(&mut wanted);
+        assert_ne!(wanted, from_file);
+        assert_eq!(load(&[&config, flag].concat()), wanted, "{flag:?}");
+    }
+}
+
+#[test]
+fn a_usage_error_is_one_line_that_names_the_flag() {
+    let cases: [(&[&str], &str); 7] = [
+        (
+            &["run", "--memory", "100"],
+            "invalid value '100' for '--memory <SIZE>': 100 is not a multiple of 64K; for MiB write 100M; \
+             see cede --help",
+        ),
+        (
+            &["run", "--threads", "3"],
+            "invalid value '3' for '--threads <N>': 3 is not a number of threads; it can be 1, 2, 4 or 8; \
+             see cede --help",
+        ),
+        (
+            &["run", "--cpus", "0"],
+            "invalid value '0' for '--cpus <N>': 0 is not a number of vCPUs; it can be 1 to 2048; \
+             see cede --help",
+        ),
+        (
+            &["run", "--mmu", "flat"],
+            "invalid value 'flat' for '--mmu <MMU>' [possible values: auto, radix, hash]; see cede --help",
+        ),
+        (
+            &["run", "--memroy", "1G"],
+            "unexpected argument '--memroy' found; tip: a similar argument exists: '--memory'; \
+             see cede --help",
+        ),
+        (&["fdt"], "the following required arguments were not provided: --output <FILE>; see cede --help"),
+        (
+            &["run", "--console", "tty"],
+            "invalid value 'tty' for '--console <WHERE>': \"tty\" is no console; \
+             it can be stdio, pty or file=PATH; see cede --help",
+        ),
+    ];
+    for (arguments, message) in cases {
+        assert_eq!(refuse(arguments), message);
+    }
+}
+
+/// The help of a command, or of the whole, with its lines joined: they are wrapped for the terminal.
+fn help_of(command: &str) -> String {
+    let arguments: Vec<&str> = ["cede", command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
+    let help = Cli::try_parse_from(arguments).unwrap_err().to_string();
+    help.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn help_has_exit_codes_keys_units_and_defaults() {
+    for help in [help_of(""), help_of("run")] {
+        for (outcome, meaning) in TABLE {
+            assert!(help.contains(&format!("{} {meaning}", outcome as u8)), "{outcome:?} in {help}");
+        }
+        assert!(help.contains("powers of 1024"));
+    }
+    let help = help_of("run");
+    assert!(help.contains("Ctrl-A x stop"));
+    let defaults = Settings::default().resolve().unwrap();
+    for default in [defaults.memory.to_string(), defaults.name, defaults.console.to_string()] {
+        assert!(help.contains(&format!("[default: {default}]")), "{default}");
+    }
+}
+
+#[test]
+fn the_exit_codes_are_in_order_and_usage_is_claps() {
+    for (index, (outcome, _)) in TABLE.iter().enumerate() {
+        assert_eq!(*outcome as usize, index);
+    }
+    let error = Cli::try_parse_from(["cede", "--nonsense"]).unwrap_err();
+    assert_eq!(error.exit_code(), Outcome::Usage as i32);
+}
+
+#[test]
+fn log_levels() {
+    let filter = |arguments: &[&str]| {
+        Cli::try_parse_from(["cede", "caps"].iter().chain(arguments)).unwrap().logging.filter().to_string()
+    };
+    assert_eq!(filter(&[]), "warn");
+    assert_eq!(filter(&["-v"]), "info");
+    assert_eq!(filter(&["-vv"]), "debug");
+    assert_eq!(filter(&["-vvvv"]), "trace");
+    assert_eq!(filter(&["--log", "devices=debug"]), "devices=debug");
+    assert!(refuse(&["caps", "--log", "devices=loud"]).starts_with("invalid value 'devices=loud'"));
+}

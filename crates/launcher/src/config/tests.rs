@@ -1,1 +1,342 @@
+//! The configuration file, the defaults and the checks, as tables of inputs and exact answers.
 
+use super::host::{HostFacts, check_host, check_images, host_memory};
+use super::schema::{KEYS, names};
+use super::*;
+use std::fs;
+
+/// Reads `text` from a file called `vm.toml`; a message has that name without its directory.
+fn read(text: &str) -> Result<VmConfig, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vm.toml");
+    fs::write(&path, text).unwrap();
+    let directory = format!("{}/", dir.path().display());
+    Settings::read(&path)
+        .and_then(Settings::resolve)
+        .map_err(|error| crate::report::chain(&error).replace(&directory, ""))
+}
+
+const FULL: &str = r#"
+name = "build-1"
+
+[boot]
+kernel = "/boot/vmlinux"
+initrd = "/boot/initrd.img"
+cmdline = "console=hvc0 quiet"
+
+[cpu]
+count = 8
+threads = 4
+model = "power9"
+
+[memory]
+size = "1536M"
+
+[machine]
+mmu = "hash"
+irqchip = "xics"
+reboot = false
+
+[console]
+backend = "file=/var/log/vm.log"
+"#;
+
+#[test]
+fn every_key_is_read() {
+    let config = read(FULL).unwrap();
+    let wanted = VmConfig {
+        name: "build-1".into(),
+        boot: Boot {
+            kernel: Some("/boot/vmlinux".into()),
+            initrd: Some("/boot/initrd.img".into()),
+            cmdline: "console=hvc0 quiet".into(),
+        },
+        topology: Topology { vcpus: "8".parse().unwrap(), threads: "4".parse().unwrap() },
+        model: CpuModel::Power9,
+        memory: "1536M".parse().unwrap(),
+        mmu: MmuChoice::Hash,
+        irqchip: IrqchipChoice::Xics,
+        reboot: false,
+        console: ConsoleChoice::File("/var/log/vm.log".into()),
+    };
+    assert_eq!(config, wanted);
+    for key in KEYS {
+        assert!(FULL.contains(&format!("{} = ", key.name)), "{} is in the example", key.name);
+    }
+}
+
+#[test]
+fn an_empty_file_is_all_defaults() {
+    let config = read("").unwrap();
+    assert_eq!(
+        config.to_string(),
+        "name     cede\n\
+         kernel   none; run needs --kernel FILE\n\
+         initrd   none\n\
+         cmdline  \"\"\n\
+         cpu      1 vCPUs, 1 cores of 1 threads, model host\n\
+         memory   1G\n\
+         machine  mmu auto, irqchip auto, starts again at reboot\n\
+         console  stdio"
+    );
+    assert_eq!(
+        config.boot.kernel().unwrap_err().to_string(),
+        "there is no kernel; name one with --kernel FILE or kernel in [boot]"
+    );
+}
+
+#[test]
+fn cpus_are_one_core_unless_said_otherwise() {
+    let topology = read("[cpu]\nthreads = 4").unwrap().topology;
+    assert_eq!((topology.vcpus.get(), topology.cores()), (4, 1));
+}
+
+#[test]
+fn relative_paths_start_at_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vm.toml");
+    fs::write(&path, "boot.kernel = 'vmlinux'\nboot.initrd = '/i'\nconsole.backend = 'file=log'").unwrap();
+    let settings = Settings::read(&path).unwrap();
+    assert_eq!(settings.kernel.unwrap(), dir.path().join("vmlinux"));
+    assert_eq!(settings.initrd.unwrap(), Path::new("/i"));
+    assert_eq!(settings.console, Some(ConsoleChoice::File(dir.path().join("log"))));
+}
+
+#[test]
+fn each_mistake_has_its_line() {
+    let cases = [
+        // Keys.
+        ("\n[memory]\nmemroy = '1G'", "vm.toml:3:1: unknown key \"memroy\" in [memory]; keys: size"),
+        (
+            "[cpu]\n  cuont = 2",
+            "vm.toml:2:3: unknown key \"cuont\" in [cpu] (did you mean \"count\"?); keys: count, threads, model",
+        ),
+        (
+            "kernel = 'x'",
+            "vm.toml:1:1: unknown key \"kernel\" in the top level (did you mean kernel in [boot]?); \
+             keys: name, boot, cpu, memory, machine, console",
+        ),
+        (
+            "[machine]\nname = 'x'",
+            "vm.toml:2:1: unknown key \"name\" in [machine] (did you mean name at the top level?); \
+             keys: mmu, irqchip, reboot",
+        ),
+        (
+            "[memroy]\nsize = '1G'",
+            "vm.toml:1:2: unknown key \"memroy\" in the top level (did you mean \"memory\"?); \
+             keys: name, boot, cpu, memory, machine, console",
+        ),
+        ("[[memory]]\nsize = '1G'", "vm.toml:1:1: memory is a table; write [memory] with keys: size"),
+        ("memory = '1G'", "vm.toml:1:10: memory is a table; write [memory] with keys: size"),
+        (
+            "\"ä\\nb\" = 1",
+            "vm.toml:1:1: unknown key \"ä\\nb\" in the top level; \
+             keys: name, boot, cpu, memory, machine, console",
+        ),
+        // The first mistake of the text is told, whatever the order of the names.
+        ("[machine]\nmmu = 1\nirqchip = 1", "vm.toml:2:7: mmu has to be a string"),
+        // Types.
+        ("[cpu]\ncount = '4'", "vm.toml:2:9: count has to be a whole number"),
+        ("[cpu]\ncount = -1", "vm.toml:2:9: count has to be a whole number"),
+        ("[cpu]\ncount = 1.0", "vm.toml:2:9: count has to be a whole number"),
+        ("[machine]\nreboot = 'no'", "vm.toml:2:10: reboot has to be true or false"),
+        ("[memory]\nsize = true", "vm.toml:2:8: size has to be a size (\"512M\", or bytes)"),
+        ("name = ['a']", "vm.toml:1:8: name has to be a string"),
+        // Values.
+        ("[memory]\nsize = 0", "vm.toml:2:8: size: memory has to be more than 0"),
+        ("[memory]\nsize = 512", "vm.toml:2:8: size: 512 is not a multiple of 64K; for MiB write 512M"),
+        ("[memory]\nsize = 65537", "vm.toml:2:8: size: 65537 is not a multiple of 64K"),
+        ("[memory]\nsize = '33K'", "vm.toml:2:8: size: 33K is not a multiple of 64K"),
+        (
+            "[memory]\nsize = '1GB'",
+            "vm.toml:2:8: size: \"1GB\" is no size; write bytes or a number with K, M, G or T, as in 512M",
+        ),
+        ("[memory]\nsize = '17000000T'", "vm.toml:2:8: size: 17000000T is more than 64 bits of bytes"),
+        ("[cpu]\ncount = 0", "vm.toml:2:9: count: 0 is not a number of vCPUs; it can be 1 to 2048"),
+        ("[cpu]\ncount = 2049", "vm.toml:2:9: count: 2049 is not a number of vCPUs; it can be 1 to 2048"),
+        ("[cpu]\nthreads = 3", "vm.toml:2:11: threads: 3 is not a number of threads; it can be 1, 2, 4 or 8"),
+        (
+            "[cpu]\nthreads = 16",
+            "vm.toml:2:11: threads: 16 is not a number of threads; it can be 1, 2, 4 or 8",
+        ),
+        (
+            "[cpu]\nmodel = 'power7'",
+            "vm.toml:2:9: model: \"power7\" is none of host, power8, power9, power10",
+        ),
+        ("[machine]\nmmu = 'RADIX'", "vm.toml:2:7: mmu: \"RADIX\" is none of auto, radix, hash"),
+        ("[machine]\nirqchip = ''", "vm.toml:2:11: irqchip: \"\" is none of auto, xive, xics"),
+        (
+            "[console]\nbackend = 'tty'",
+            "vm.toml:2:11: backend: \"tty\" is no console; it can be stdio, pty or file=PATH",
+        ),
+        ("[console]\nbackend = 'file='", "vm.toml:2:11: backend: \"file=\" has no path; write file=PATH"),
+        ("[boot]\nkernel = ''", "vm.toml:2:10: kernel: the path is empty"),
+        ("[boot]\ninitrd = \"a\\u0000\"", "vm.toml:2:10: initrd: the path has a zero byte"),
+        ("[boot]\ncmdline = \"a\\u0000\"", "vm.toml:2:11: cmdline: the command line has a zero byte"),
+        (
+            "name = '../x'",
+            "vm.toml:1:8: name: \"../x\" is no name; it can be 1 to 63 letters, digits, '-', '_' and '.', \
+             not first a '.'",
+        ),
+        // Values against each other.
+        (
+            "[cpu]\ncount = 6\nthreads = 4",
+            "6 vCPUs do not fill cores of 4 threads; make --cpus ([cpu] count) a multiple of \
+             --threads ([cpu] threads)",
+        ),
+        (
+            "cpu.model = 'power8'\nmachine.mmu = 'radix'",
+            "power8 has no radix MMU; choose hash with --mmu ([machine] mmu), or a later --cpu ([cpu] model)",
+        ),
+        (
+            "cpu.model = 'power8'\nmachine.irqchip = 'xive'",
+            "power8 has no XIVE; choose xics with --irqchip ([machine] irqchip), or a later --cpu ([cpu] model)",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(read(text).unwrap_err(), message, "for {text:?}");
+    }
+}
+
+/// The words are the TOML parser's; what matters is the place, and that it is one line.
+#[test]
+fn broken_toml_is_one_line_with_its_place() {
+    for (text, place) in [
+        ("name = \"a", "vm.toml:1:"),
+        ("[cpu]\ncount = ", "vm.toml:2:"),
+        ("\n\n[cpu\ncount = 1", "vm.toml:3:"),
+        ("name = 'a'\nname = 'b'", "vm.toml:2:1:"),
+        ("[cpu]\n[cpu]", "vm.toml:2:"),
+        ("ä = = 1", "vm.toml:1:"),
+    ] {
+        let message = read(text).unwrap_err();
+        assert!(message.starts_with(place), "{text:?}: {message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
+fn a_command_line_may_be_as_long_as_linux_takes() {
+    let cmdline = |len| read(&format!("[boot]\ncmdline = '{}'", "x".repeat(len)));
+    assert_eq!(cmdline(2047).unwrap().boot.cmdline.len(), 2047);
+    assert_eq!(
+        cmdline(2048).unwrap_err(),
+        "vm.toml:2:11: cmdline: 2048 bytes are too long; 2047 are allowed"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Settings::read(Path::new("/nowhere/vm.toml")).unwrap_err();
+    assert_eq!(
+        crate::report::chain(&error),
+        "cannot read the configuration file /nowhere/vm.toml: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn sizes() {
+    for (text, bytes, shown) in [
+        ("64K", 65536, "64K"),
+        ("65536", 65536, "64K"),
+        ("512m", 512 << 20, "512M"),
+        ("2G", 2 << 30, "2G"),
+        ("1024M", 1 << 30, "1G"),
+        ("1T", 1 << 40, "1T"),
+    ] {
+        let size: MemorySize = text.parse().unwrap();
+        assert_eq!((size.bytes(), size.to_string().as_str()), (bytes, shown));
+    }
+    for text in ["", "M", "+64K", "-1", " 64K", "6 4K", "0x10000", "1.5G", "64Ki", "é"] {
+        assert!(text.parse::<MemorySize>().unwrap_err().contains("is no size"), "{text:?}");
+    }
+}
+
+#[test]
+fn a_host_that_has_too_little_is_told_in_its_own_numbers() {
+    let host = HostFacts { memory_bytes: 4 << 30, max_vcpus: 8, threads_possible: 0b101 };
+    let check = |text| check_host(&read(text).unwrap(), &host).map_err(|error| error.to_string());
+    assert_eq!(check("memory.size = '4G'\ncpu.count = 8\ncpu.threads = 4"), Ok(()));
+    assert_eq!(
+        check("memory.size = '4194368K'").unwrap_err(),
+        "4194368K of memory is more than the host has (4096 MiB); lower --memory ([memory] size)"
+    );
+    assert_eq!(
+        check("cpu.count = 9").unwrap_err(),
+        "9 vCPUs are more than this host's KVM allows (8); lower --cpus ([cpu] count)"
+    );
+    assert_eq!(
+        check("cpu.threads = 2").unwrap_err(),
+        "this host's KVM has no cores of 2 threads; set --threads ([cpu] threads) to 1, 4"
+    );
+}
+
+#[test]
+fn this_host_has_memory() {
+    assert!(host_memory() > 64 << 20);
+}
+
+#[test]
+fn images_have_to_be_readable_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = dir.path().join("vmlinux");
+    fs::write(&kernel, "").unwrap();
+    let images = |kernel: &Path, initrd: &str| {
+        let text = format!("[boot]\nkernel = {kernel:?}\ninitrd = '{initrd}'");
+        check_images(&read(&text).unwrap()).map_err(|error| crate::report::chain(&error))
+    };
+    assert_eq!(images(&kernel, kernel.to_str().unwrap()), Ok(()));
+    assert_eq!(
+        images(&kernel, "/nowhere/initrd").unwrap_err(),
+        "cannot read the initrd /nowhere/initrd (--initrd, or initrd in [boot]): \
+         No such file or directory (os error 2)"
+    );
+    assert_eq!(
+        images(Path::new("/"), "/nowhere/initrd").unwrap_err(),
+        "cannot read the kernel / (--kernel, or kernel in [boot]): not a regular file"
+    );
+}
+
+/// A key is documented by a row of its table's section that begins with it and says its TOML type.
+#[test]
+fn the_documentation_has_every_key_and_no_other() {
+    let documentation =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config.md")).unwrap();
+    let mut table = None;
+    let mut documented = Vec::new();
+    for line in documentation.lines() {
+        if let Some(heading) = line.strip_prefix("### ") {
+            table = Some(heading.trim_matches('`').trim_matches(['[', ']']).replace("Top level", ""));
+        } else if line.starts_with("## ") {
+            table = None;
+        }
+        if let (Some(table), Some(row)) = (&table, line.strip_prefix("| `")) {
+            documented.push((table.clone(), row[..row.find('`').unwrap()].to_owned()));
+        }
+    }
+    let keys: Vec<_> = KEYS.iter().map(|key| (key.table.to_owned(), key.name.to_owned())).collect();
+    assert_eq!(documented, keys);
+    assert_eq!(names(""), ["name", "boot", "cpu", "memory", "machine", "console"]);
+}
+
+#[test]
+fn the_documented_example_is_valid() {
+    let documentation =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config.md")).unwrap();
+    let examples: Vec<&str> =
+        documentation.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        read(example).unwrap();
+    }
+}
+
+#[test]
+fn the_documentation_has_every_exit_code() {
+    let documentation =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config.md")).unwrap();
+    for (outcome, meaning) in crate::exit_code::TABLE {
+        let row = format!("| {} | {meaning} |", outcome as u8);
+        assert!(documentation.contains(&row), "no row {row}");
+    }
+}
