@@ -1,6 +1,6 @@
 //! Building for powerpc64le: `cede` and whatever else runs in the lab or on a POWER server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -16,18 +16,31 @@ pub const TARGET: &str = "powerpc64le-unknown-linux-gnu";
 pub fn cargo() -> Result<Command> {
     let image = fetch::image()?;
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    if !machine_has_target() {
+        // It must be this rustc and no wrapper of another.
+        command.env("RUSTC", image.program("rustc")).env_remove("RUSTUP_TOOLCHAIN");
+    }
     command
         .current_dir(paths::root())
-        .env("RUSTC", image.program("rustc"))
         .env("CARGO_TARGET_POWERPC64LE_UNKNOWN_LINUX_GNU_LINKER", image.program("powerpc64le-linux-gnu-gcc"))
         .env("CARGO_BUILD_TARGET", TARGET)
         .env("CARGO_TARGET_DIR", target_dir())
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTC_WRAPPER")
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("RUSTUP_TOOLCHAIN");
+        .env_remove("RUSTC_WORKSPACE_WRAPPER");
     Ok(command)
+}
+
+/// Whether the machine's own Rust has the target's standard library (`rustup target add`).
+fn machine_has_target() -> bool {
+    let asked = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .current_dir(paths::root())
+        .output();
+    asked.is_ok_and(|output| {
+        output.status.success() && Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir()
+    })
 }
 
 /// The C compiler for powerpc64le (with `-mbig -nostdlib` for big-endian payloads too).
@@ -42,8 +55,10 @@ pub fn cede_path() -> PathBuf {
 
 /// Builds `cede`, one static binary, and tells where it is.
 pub fn build_cede() -> Result<PathBuf> {
-    let status =
-        cargo()?.args(["build", "--release", "--package", "cede"]).status().context("cannot run cargo")?;
+    let status = cargo()?
+        .args(["build", "--quiet", "--release", "--package", "cede"])
+        .status()
+        .context("cannot run cargo")?;
     ensure!(status.success(), "cede does not build for {TARGET}");
     Ok(cede_path())
 }

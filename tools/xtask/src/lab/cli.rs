@@ -11,7 +11,8 @@ use clap::{Args, Subcommand};
 
 use super::fetch::{self, Options};
 use super::session::{Event, RunError, Session, Stream};
-use super::{Host, Run, parse_file, terminal};
+use super::{Host, Run, initramfs, parse_file, terminal};
+use crate::cross;
 
 /// What timeout(1) says too.
 const TIME_LIMIT_CODE: u8 = 124;
@@ -30,10 +31,13 @@ pub enum Lab {
         #[arg(long)]
         force: bool,
     },
+    /// Make the guest's kernel and initrd, for a machine that needs no lab, and print where they are
+    Guest,
     /// Run a command in the host: its streams and its exit code are the command's
     ///
     /// Exit codes: the command's own; 124 at the time limit; 125 when the lab fails or the host goes down.
     Run {
+        /// The host to boot
         #[command(flatten)]
         machine: MachineArgs,
         /// Stop the host after this many seconds
@@ -48,12 +52,13 @@ pub enum Lab {
     },
     /// An interactive shell in the host; the host ends with it
     Shell {
+        /// The host to boot
         #[command(flatten)]
         machine: MachineArgs,
     },
 }
 
-/// The host to boot
+/// The host, and what it is given
 #[derive(Args, Debug)]
 pub struct MachineArgs {
     /// The host's kind
@@ -71,6 +76,12 @@ pub struct MachineArgs {
     /// Put a file into the host, as /lab/NAME, with its permissions [default NAME: the file's own]
     #[arg(long = "file", value_name = "SRC[:NAME]", value_parser = parse_file)]
     files: Vec<(PathBuf, String)>,
+    /// Mount an ext4 image at /disk, read-only (made by `mke2fs -d DIR`); for more than the 128 MiB of an initramfs
+    #[arg(long, value_name = "IMAGE")]
+    disk: Option<PathBuf>,
+    /// Take the cede that was built last, if any, instead of building it
+    #[arg(long)]
+    no_build: bool,
     /// Add /lab/vmlinux-4k, Debian's kernel with 4 KiB pages
     #[arg(long)]
     vmlinux_4k: bool,
@@ -87,12 +98,18 @@ pub struct MachineArgs {
 
 impl MachineArgs {
     fn run(&self) -> Result<Run> {
+        if !self.no_build {
+            cross::build_cede()?;
+        }
         let mut run = Run::new(self.host).smp(self.smp).threads(self.threads).memory(&self.mem);
         if self.bare {
             run = run.bare();
         }
         if self.vmlinux_4k {
             run = run.file(&fetch::image()?.vmlinux_4k(), "vmlinux-4k");
+        }
+        if let Some(disk) = &self.disk {
+            run = run.disk(disk);
         }
         for (source, name) in &self.files {
             run = run.file(source, name);
@@ -106,6 +123,11 @@ pub fn main(lab: Lab) -> Result<ExitCode> {
     match lab {
         Lab::Fetch { mirror, force } => {
             fetch::fetch(&Options { mirror, force })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Lab::Guest => {
+            let guest = initramfs::guest()?;
+            println!("{}\n{}", guest.kernel.display(), guest.initrd.display());
             Ok(ExitCode::SUCCESS)
         }
         Lab::Run { machine, timeout, tty, command } => {
@@ -142,7 +164,7 @@ fn attend(mut session: Session, verbose: bool, raw: Option<terminal::Raw>) -> Re
         }
     });
     let result = loop {
-        match session.next() {
+        match session.event() {
             Ok(Event::Output(stream, bytes)) => show(stream, &bytes, verbose)?,
             Ok(Event::Exit(code)) => break Ok(code),
             Err(error) => break Err(error),

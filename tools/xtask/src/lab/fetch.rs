@@ -27,9 +27,9 @@ use super::modules;
 use crate::paths;
 
 /// Changes with the shape of the image: an older one is then made anew.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
-/// Programs for this machine. On bookworm the compiler that matches the ppc64el standard library is a package of its own.
+/// What a release of Debian offers. On bookworm the compiler that matches the ppc64el standard library is a package of its own.
 struct Recipe {
     tools: &'static [&'static str],
     rust_std: &'static str,
@@ -45,6 +45,7 @@ const BOOKWORM: Recipe = Recipe {
         "gcc-powerpc64le-linux-gnu",
         "libc6-dev-ppc64el-cross",
         "device-tree-compiler",
+        "xz-utils",
         "rustc-web",
         "libstd-rust-web-dev",
     ],
@@ -61,6 +62,7 @@ const TRIXIE: Recipe = Recipe {
         "gcc-powerpc64le-linux-gnu",
         "libc6-dev-ppc64el-cross",
         "device-tree-compiler",
+        "xz-utils",
         "rustc",
         "libstd-rust-dev",
     ],
@@ -108,7 +110,7 @@ impl Image {
         self.dir.join("busybox/bin/busybox")
     }
 
-    /// The host kernel's modules, and `order`, which lists them in the order of loading.
+    /// The host kernel's modules, and the lists of them in the order of loading.
     pub fn modules(&self) -> PathBuf {
         self.dir.join("modules")
     }
@@ -157,6 +159,7 @@ pub fn fetch(options: &Options) -> Result<Image> {
         kernel_4k: apt.behind_metapackage("linux-image-powerpc64le")?,
         busybox: apt.foreign("busybox-static")?,
     };
+    parts.check_rust()?;
     let debs = cache.join("debs");
     let phase = Phase::new("packages");
     apt.download(&parts.all(), &debs, &|percent| phase.percent(percent))?;
@@ -183,6 +186,19 @@ impl Parts {
     fn all(&self) -> Vec<Package> {
         let foreign = [&self.rust_std, &self.kernel_64k, &self.kernel_4k, &self.busybox];
         self.tools.iter().chain(foreign).cloned().collect()
+    }
+
+    /// A compiler takes the standard library of its own version alone.
+    fn check_rust(&self) -> Result<()> {
+        let upstream = |version: &str| version.split('+').next().unwrap_or_default().to_owned();
+        let compiler = self.tools.iter().find(|package| package.name.starts_with("rustc"));
+        let compiler = upstream(&compiler.context("apt brings no rustc")?.version);
+        let std = upstream(&self.rust_std.version);
+        ensure!(
+            compiler == std,
+            "Debian has rustc {compiler} for this machine and the standard library {std} for ppc64el; they must match"
+        );
+        Ok(())
     }
 
     fn unpack(&self, debs: &Path, image: &Path) -> Result<()> {
@@ -221,7 +237,9 @@ impl Parts {
             let name = kernel.strip_prefix(image)?.to_owned();
             std::os::unix::fs::symlink(name, image.join(format!("vmlinux-{pages}")))?;
         }
-        modules::prepare(&image.join("kernel-64k"), &image.join("modules"))?;
+        let own_xz = tools.join("usr/bin/xz");
+        let xz = if own_xz.exists() { own_xz } else { PathBuf::from("xz") };
+        modules::prepare(&image.join("kernel-64k"), &image.join("modules"), &xz)?;
         wrappers(image)?;
         let packages: String =
             self.all().iter().map(|p| format!("{} {} {}\n", p.name, p.version, p.arch)).collect();

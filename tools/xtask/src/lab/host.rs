@@ -52,11 +52,11 @@ impl Host {
         }
     }
 
-    /// The bus that takes a virtio device.
-    pub(super) fn pci_bus(self) -> &'static str {
+    /// The buses of the virtio devices. A root port of powernv takes one device.
+    pub(super) fn pci_buses(self) -> (&'static str, &'static str) {
         match self {
-            Host::PseriesNested => "pci.0",
-            Host::Powernv8 | Host::Powernv9 | Host::Powernv10 => "pcie.0",
+            Host::PseriesNested => ("pci.0", "pci.0"),
+            Host::Powernv8 | Host::Powernv9 | Host::Powernv10 => ("pcie.0", "pcie.1"),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::cpio::Archive;
-use super::fetch::Image;
+use super::fetch::{self, Image};
 use crate::paths;
 
 /// powernv loads no more than this.
@@ -23,8 +23,27 @@ pub struct LabFile {
     pub name: String,
 }
 
-/// The guest's initrd: busybox and the init that `tools/lab/guest-init` is.
-pub fn guest(image: &Image) -> Result<Vec<u8>> {
+/// What a stock guest boots from, on any machine.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Debian's kernel, with 64 KiB pages.
+    pub kernel: PathBuf,
+    /// busybox, and `tools/lab/guest-init`.
+    pub initrd: PathBuf,
+}
+
+/// The guest's kernel and initrd as files of this machine; they are /lab/vmlinux and /lab/initrd in the host.
+pub fn guest() -> Result<Guest> {
+    let image = fetch::image()?;
+    let initrd = paths::lab().join("guest-initrd");
+    // Renamed into its place: whoever reads the old one meanwhile keeps it.
+    let new = initrd.with_extension(std::process::id().to_string());
+    fs::write(&new, guest_archive(&image)?).with_context(|| format!("cannot write {}", new.display()))?;
+    fs::rename(&new, &initrd).with_context(|| format!("cannot write {}", initrd.display()))?;
+    Ok(Guest { kernel: image.vmlinux(), initrd })
+}
+
+fn guest_archive(image: &Image) -> Result<Vec<u8>> {
     let mut archive = Archive::new(Vec::new());
     skeleton(&mut archive, image, "guest-init")?;
     Ok(archive.finish()?)
@@ -47,7 +66,7 @@ pub fn host(image: &Image, files: &[LabFile], bare: bool, command: &[u8]) -> Res
         archive.file("lab/vmlinux", &image.vmlinux())?;
     }
     if !bare && !named("lab/initrd") {
-        archive.bytes("lab/initrd", 0o644, &guest(image)?)?;
+        archive.bytes("lab/initrd", 0o644, &guest_archive(image)?)?;
     }
     for LabFile { source, name } in files {
         archive

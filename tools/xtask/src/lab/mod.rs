@@ -26,5 +26,6 @@ mod session;
 mod terminal;
 
 pub use host::Host;
+pub use initramfs::{Guest, guest};
 pub use run::{Run, parse_file};
 pub use session::{Event, Input, Outcome, RunError, Session, Stream};

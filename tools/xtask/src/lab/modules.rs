@@ -7,8 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// What the host loads. Virtio's PCI transport and its console are built in.
-const WANTED: [&str; 2] = ["kvm_hv", "virtio_blk"];
+/// What the host loads, as lists: always, and when it has a disk. Virtio's PCI transport and its console are built in.
+/// The checksum is ext4's, which asks for it by an alias that only depmod's tables would resolve.
+const WANTED: [(&str, &[&str]); 2] =
+    [("order", &["kvm_hv"]), ("order-disk", &["virtio_blk", "crc32c_generic", "ext4"])];
 
 /// The `vmlinux` of an unpacked kernel package.
 pub fn kernel_image(package: &Path) -> Result<PathBuf> {
@@ -20,38 +22,44 @@ pub fn kernel_image(package: &Path) -> Result<PathBuf> {
         .with_context(|| format!("{} holds no vmlinux", boot.display()))
 }
 
-/// Decompresses the wanted modules of `package` and their dependencies into `into`, with a file `order` that lists them.
-pub fn prepare(package: &Path, into: &Path) -> Result<()> {
+/// Decompresses the wanted modules of `package` and their dependencies into `into`, with files that list them in order.
+pub fn prepare(package: &Path, into: &Path, xz: &Path) -> Result<()> {
     fs::create_dir_all(into)?;
     let mut available = HashMap::new();
     collect(package, &mut available)?;
-    let mut order = Vec::new();
-    for name in WANTED {
-        load(name, &available, &mut order, into)?;
+    let loader = Loader { available, into, xz };
+    for (list, names) in WANTED {
+        let mut order = Vec::new();
+        for name in names {
+            loader.load(name, &mut order)?;
+        }
+        fs::write(into.join(list), order.iter().map(|name| format!("{name}.ko\n")).collect::<String>())?;
     }
-    fs::write(into.join("order"), order.iter().map(|name| format!("{name}.ko\n")).collect::<String>())?;
     Ok(())
 }
 
-/// Puts `name` into `order`, behind what it depends on.
-fn load(
-    name: &str,
-    available: &HashMap<String, PathBuf>,
-    order: &mut Vec<String>,
-    into: &Path,
-) -> Result<()> {
-    if order.iter().any(|loaded| loaded == name) {
-        return Ok(());
+struct Loader<'a> {
+    available: HashMap<String, PathBuf>,
+    into: &'a Path,
+    xz: &'a Path,
+}
+
+impl Loader<'_> {
+    /// Puts `name` into `order`, behind what it depends on.
+    fn load(&self, name: &str, order: &mut Vec<String>) -> Result<()> {
+        if order.iter().any(|loaded| loaded == name) {
+            return Ok(());
+        }
+        let path = self.available.get(name);
+        let module =
+            decompress(path.with_context(|| format!("the kernel package has no module {name}"))?, self.xz)?;
+        for dependency in depends(&module) {
+            self.load(&dependency, order)?;
+        }
+        fs::write(self.into.join(format!("{name}.ko")), &module)?;
+        order.push(name.to_owned());
+        Ok(())
     }
-    // A dependency without a file is built into the kernel only if it is not named; so a missing file is an error.
-    let path = available.get(name).with_context(|| format!("the kernel package has no module {name}"))?;
-    let module = decompress(path)?;
-    for dependency in depends(&module) {
-        load(&dependency, available, order, into)?;
-    }
-    fs::write(into.join(format!("{name}.ko")), &module)?;
-    order.push(name.to_owned());
-    Ok(())
 }
 
 /// All modules below `dir` by their names, in which the kernel takes `-` for `_`.
@@ -68,15 +76,15 @@ fn collect(dir: &Path, found: &mut HashMap<String, PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn decompress(path: &Path) -> Result<Vec<u8>> {
+fn decompress(path: &Path, xz: &Path) -> Result<Vec<u8>> {
     if path.extension().is_none_or(|extension| extension != "xz") {
         return Ok(fs::read(path)?);
     }
-    let output = Command::new("xz")
+    let output = Command::new(xz)
         .args(["--decompress", "--stdout"])
         .arg(path)
         .output()
-        .context("cannot run xz (package xz-utils)")?;
+        .with_context(|| format!("cannot run {}", xz.display()))?;
     ensure!(
         output.status.success(),
         "cannot decompress {}: {}",

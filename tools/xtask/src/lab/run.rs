@@ -31,8 +31,15 @@ pub struct Run {
 impl Run {
     /// A run on `host` with two processors of one thread, 4 GiB of memory, /lab/vmlinux and /lab/initrd, and `cede` if it is built.
     pub fn new(host: Host) -> Self {
-        let machine =
-            Machine { host, smp: 2, threads: 1, memory: "4G".to_owned(), tty: false, extra: Vec::new() };
+        let machine = Machine {
+            host,
+            smp: 2,
+            threads: 1,
+            memory: "4G".to_owned(),
+            tty: false,
+            disk: None,
+            extra: Vec::new(),
+        };
         Run {
             machine,
             limit: TIME_LIMIT,
@@ -70,6 +77,12 @@ impl Run {
     /// Puts a file of this machine into the host, as `/lab/NAME`, with its permissions.
     pub fn file(mut self, source: &Path, name: &str) -> Self {
         self.files.push(LabFile { source: source.to_owned(), name: format!("lab/{name}") });
+        self
+    }
+
+    /// Attaches an ext4 image, which the host mounts read-only at /disk; for more than an initramfs holds.
+    pub fn disk(mut self, image: &Path) -> Self {
+        self.machine.disk = Some(image.to_owned());
         self
     }
 

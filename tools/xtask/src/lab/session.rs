@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Run ── start ──► Session ──────────── finish ──────────────► Outcome
-//!                      │  next, expect, send, close_input
+//!                      │  event, expect, send, close_input
 //!                      └─ time limit, host down ─► RunError, QEMU killed
 //! ```
 //! One thread per channel reads it to its end and hands what comes to the session as events; the session's owner takes them in turn.
@@ -153,10 +153,9 @@ impl Session {
     }
 
     /// Waits for what happens next.
-    pub fn next(&mut self) -> Result<Event, RunError> {
+    pub fn event(&mut self) -> Result<Event, RunError> {
         loop {
-            let Some(raw) = self.receive()? else { continue };
-            match raw {
+            match self.receive()? {
                 Raw::Output(stream, bytes) => {
                     self.tail.add(stream, &bytes);
                     match stream {
@@ -194,7 +193,7 @@ impl Session {
                 self.seen += end;
                 return Ok(passed);
             }
-            if let Event::Exit(code) = self.next()? {
+            if let Event::Exit(code) = self.event()? {
                 return Err(RunError::NotPrinted { expected: text.to_owned(), code, tail: self.tail.text() });
             }
         }
@@ -218,17 +217,17 @@ impl Session {
     /// Waits for the end of the command.
     pub fn finish(mut self) -> Result<Outcome, RunError> {
         loop {
-            if let Event::Exit(code) = self.next()? {
+            if let Event::Exit(code) = self.event()? {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 return Ok(Outcome { code, stdout: text(&self.stdout), stderr: text(&self.stderr) });
             }
         }
     }
 
-    /// The next thing from the threads, in time; none if it was the last sender's end.
-    fn receive(&mut self) -> Result<Option<Raw>, RunError> {
+    /// The next thing from the threads, in time.
+    fn receive(&mut self) -> Result<Raw, RunError> {
         match self.events.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
-            Ok(raw) => Ok(Some(raw)),
+            Ok(raw) => Ok(raw),
             Err(RecvTimeoutError::Timeout) => {
                 let _ = self.qemu.stop();
                 Err(RunError::TimeLimit { limit: self.limit, tail: self.tail.text() })
