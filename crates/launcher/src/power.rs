@@ -1,9 +1,7 @@
 //! pseries guests: the one place that names POWER's machine and KVM together.
 
 use crate::config::host::{HostFacts, check_host, host_memory};
-use crate::config::{
-    ConfigError, ConsoleChoice, CpuModel, IrqchipChoice, MmuChoice, VmConfig,
-};
+use crate::config::{ConfigError, ConsoleChoice, CpuModel, IrqchipChoice, MmuChoice, VmConfig};
 use crate::exit_code::Outcome;
 use arch_api::HvError;
 use arch_api::ppc64::{Generation, Host, Irqchip};
@@ -49,11 +47,13 @@ impl PowerError {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Open(_) => Outcome::Host,
-            Self::Plan(PlanError::Threads { .. } | PlanError::PartialCore { .. } | PlanError::TooManyCpus { .. }) => {
+            Self::Plan(
+                PlanError::Threads { .. } | PlanError::PartialCore { .. } | PlanError::TooManyCpus { .. },
+            ) => Outcome::Usage,
+            Self::Plan(_) => Outcome::Host,
+            Self::Config(_) | Self::Boot(_) | Self::Console(_) | Self::Run(RunError::Memory(_)) => {
                 Outcome::Usage
             }
-            Self::Plan(_) => Outcome::Host,
-            Self::Config(_) | Self::Boot(_) | Self::Console(_) | Self::Run(RunError::Memory(_)) => Outcome::Usage,
             Self::Hv(_) | Self::Run(_) => Outcome::Internal,
         }
     }
@@ -112,11 +112,14 @@ impl PowerHost {
 pub fn run(config: &VmConfig) -> Result<vmm::Outcome, PowerError> {
     let kernel = config.boot.kernel()?;
     let PowerHost { host, vm, .. } = PowerHost::open()?;
-    check_host(config, &HostFacts {
-        memory_bytes: host_memory(),
-        max_vcpus: host.max_vcpus,
-        threads_possible: host.smt_possible,
-    })?;
+    check_host(
+        config,
+        &HostFacts {
+            memory_bytes: host_memory(),
+            max_vcpus: host.max_vcpus,
+            threads_possible: host.smt_possible,
+        },
+    )?;
     let plan = Plan::choose(wish(config), &host)?;
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{cross, lab};
+use xtask::{cross, demo, lab, test};
 
 /// Tasks of the project
 #[derive(Parser, Debug)]
@@ -18,6 +18,18 @@ enum Task {
     /// Build cede for POWER: one static binary
     #[command(alias = "cross")]
     Build,
+    /// Boot a Debian guest under cede: right here on POWER, else on an emulated POWER host
+    Demo {
+        /// The emulated host's kind
+        #[arg(long, value_enum, default_value = "powernv9")]
+        host: lab::Host,
+    },
+    /// Run every check: format, lints, unit tests, model checks, and guests in the lab
+    Test {
+        /// Leave out what boots hosts in the lab
+        #[arg(long)]
+        quick: bool,
+    },
     #[command(subcommand)]
     Lab(lab::cli::Lab),
 }
@@ -28,6 +40,8 @@ fn main() -> ExitCode {
             println!("{}", path.display());
             ExitCode::SUCCESS
         }),
+        Task::Demo { host } => demo::run(host),
+        Task::Test { quick } => test::run(quick).map(|()| ExitCode::SUCCESS),
         Task::Lab(lab) => lab::cli::main(lab),
     };
     result.unwrap_or_else(|error| {

@@ -80,6 +80,11 @@ impl Apt {
         Ok(Apt { dir: dir.to_owned(), native })
     }
 
+    /// Whether this machine's own packages are the lab hosts'.
+    pub fn is_power(&self) -> bool {
+        self.native == PPC64EL
+    }
+
     /// Brings the package lists up to date. `progress` is told per cents.
     pub fn update(&self, progress: &dyn Fn(f64)) -> Result<()> {
         let mut command = self.command("apt-get");

@@ -155,7 +155,7 @@ pub fn main(lab: Lab) -> Result<ExitCode> {
 }
 
 /// Connects the session with our own streams until it ends.
-fn attend(mut session: Session, verbose: bool, raw: Option<terminal::Raw>) -> Result<ExitCode> {
+pub fn attend(mut session: Session, verbose: bool, raw: Option<terminal::Raw>) -> Result<ExitCode> {
     let mut input = session.input()?;
     thread::spawn(move || {
         // The command may end before its input does.

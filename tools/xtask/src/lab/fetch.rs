@@ -7,6 +7,7 @@
 //!     bin/          wrappers: run these
 //!     tools/        programs for this machine
 //!     kernel-64k/   kernel-4k/   busybox/     for ppc64el
+//!     headers/      the kernel's headers for programs, to compare bindings with
 //!     modules/      the host kernel's modules that the lab loads, decompressed, and their order
 //! ```
 //! The image is built beside its place and renamed, stamp included: it is complete or absent, never half there.
@@ -110,6 +111,11 @@ impl Image {
         self.dir.join("busybox/bin/busybox")
     }
 
+    /// The headers of that kernel for programs (`uapi`), with powerpc's `asm`.
+    pub fn uapi(&self) -> PathBuf {
+        self.dir.join("headers/usr/include")
+    }
+
     /// The host kernel's modules, and the lists of them in the order of loading.
     pub fn modules(&self) -> PathBuf {
         self.dir.join("modules")
@@ -151,13 +157,15 @@ pub fn fetch(options: &Options) -> Result<Image> {
     apt.update(&|percent| phase.percent(percent))?;
     phase.done();
 
-    let tools = apt.closure(recipe.tools, &is_ours)?;
+    // A POWER machine needs no tools for another: only what a guest boots from.
+    let tools = if apt.is_power() { Vec::new() } else { apt.closure(recipe.tools, &is_ours)? };
     let parts = Parts {
         tools,
         rust_std: apt.foreign(recipe.rust_std)?,
         kernel_64k: apt.behind_metapackage("linux-image-powerpc64le-64k")?,
         kernel_4k: apt.behind_metapackage("linux-image-powerpc64le")?,
         busybox: apt.foreign("busybox-static")?,
+        headers: apt.foreign("linux-libc-dev")?,
     };
     parts.check_rust()?;
     let debs = cache.join("debs");
@@ -180,16 +188,20 @@ struct Parts {
     kernel_64k: Package,
     kernel_4k: Package,
     busybox: Package,
+    headers: Package,
 }
 
 impl Parts {
     fn all(&self) -> Vec<Package> {
-        let foreign = [&self.rust_std, &self.kernel_64k, &self.kernel_4k, &self.busybox];
+        let foreign = [&self.rust_std, &self.kernel_64k, &self.kernel_4k, &self.busybox, &self.headers];
         self.tools.iter().chain(foreign).cloned().collect()
     }
 
     /// A compiler takes the standard library of its own version alone.
     fn check_rust(&self) -> Result<()> {
+        if self.tools.is_empty() {
+            return Ok(());
+        }
         let upstream = |version: &str| version.split('+').next().unwrap_or_default().to_owned();
         let compiler = self.tools.iter().find(|package| package.name.starts_with("rustc"));
         let compiler = upstream(&compiler.context("apt brings no rustc")?.version);
@@ -213,6 +225,7 @@ impl Parts {
                 (&self.kernel_64k, image.join("kernel-64k")),
                 (&self.kernel_4k, image.join("kernel-4k")),
                 (&self.busybox, image.join("busybox")),
+                (&self.headers, image.join("headers")),
             ])
             .collect();
         for (n, (package, into)) in jobs.iter().enumerate() {
@@ -240,7 +253,9 @@ impl Parts {
         let own_xz = tools.join("usr/bin/xz");
         let xz = if own_xz.exists() { own_xz } else { PathBuf::from("xz") };
         modules::prepare(&image.join("kernel-64k"), &image.join("modules"), &xz)?;
-        wrappers(image)?;
+        if !self.tools.is_empty() {
+            wrappers(image)?;
+        }
         let packages: String =
             self.all().iter().map(|p| format!("{} {} {}\n", p.name, p.version, p.arch)).collect();
         fs::write(image.join("stamp"), format!("recipe {RECIPE}\n{packages}"))?;

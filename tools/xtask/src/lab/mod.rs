@@ -18,12 +18,12 @@ pub mod cli;
 pub mod cpio;
 pub mod fetch;
 mod host;
-mod initramfs;
+pub mod initramfs;
 mod modules;
 mod qemu;
 mod run;
 mod session;
-mod terminal;
+pub mod terminal;
 
 pub use host::Host;
 pub use initramfs::{Guest, guest};
