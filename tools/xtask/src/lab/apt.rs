@@ -218,10 +218,9 @@ fn choose_mirror(targets: &str, codename: &str) -> Option<String> {
 fn parse_inst(line: &str, native: &str) -> Option<Package> {
     let rest = line.strip_prefix("Inst ")?;
     let (name, rest) = rest.split_once(' ')?;
-    let (_, inside) = rest.split_once('(')?;
+    let (inside, _) = rest.split_once('(')?.1.split_once(')')?;
     let version = inside.split(' ').next()?;
-    let arch =
-        inside.rsplit_once('[').and_then(|(_, arch)| arch.split_once(']')).map_or(native, |(arch, _)| arch);
+    let arch = inside.rsplit_once('[').map_or(native, |(_, arch)| arch.trim_end_matches(']'));
     let name = name.split(':').next()?;
     Some(Package { name: name.to_owned(), version: version.to_owned(), arch: arch.to_owned() })
 }
