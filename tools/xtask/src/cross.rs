@@ -11,8 +11,8 @@ use crate::paths;
 /// Rust's name of the target.
 pub const TARGET: &str = "powerpc64le-unknown-linux-gnu";
 
-/// A cargo that builds for POWER, without a subcommand yet. Its target directory is its own: another compiler in the
-/// native one would rebuild everything at each turn.
+/// A cargo that builds for POWER, without a subcommand yet. Its target directory is its own: another compiler
+/// in the native one would rebuild everything at each turn.
 pub fn cargo() -> Result<Command> {
     let image = fetch::image()?;
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -1,8 +1,10 @@
-//! A private apt: Debian packages found, downloaded and verified without root and without touching the machine.
+//! A private apt: Debian packages found, downloaded and verified without root and without touching the
+//! machine.
 //!
-//! Lists, cache, sources and preferences live below one directory of ours. The archive's address comes from the machine's
-//! own apt configuration, whose proxies and the like stay in force. The dependency solver is given an empty dpkg status, so that what
-//! is or is not installed (or half installed) here cannot make it fail; [`Apt::closure`] then leaves out what the machine has.
+//! Lists, cache, sources and preferences live below one directory of ours. The archive's address comes from
+//! the machine's own apt configuration, whose proxies and the like stay in force. The dependency solver is
+//! given an empty dpkg status, so that what is or is not installed (or half installed) here cannot make it
+//! fail; [`Apt::closure`] then leaves out what the machine has.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -53,8 +55,8 @@ pub struct Apt {
 }
 
 impl Apt {
-    /// Sets up the state below `dir`, for the release `codename`; `mirror` replaces the address that the machine's apt uses,
-    /// `pins` is an apt preferences file.
+    /// Sets up the state below `dir`, for the release `codename`; `mirror` replaces the address that the
+    /// machine's apt uses, `pins` is an apt preferences file.
     pub fn new(dir: &Path, codename: &str, mirror: Option<&str>, pins: &str) -> Result<Self> {
         let native = stdout(Command::new("dpkg").arg("--print-architecture"))
             .context("the lab gets its parts from Debian packages, and dpkg does not run here")?
@@ -93,8 +95,9 @@ impl Apt {
             .context("apt-get update failed; is the Debian mirror reachable? (--mirror URL names another)")
     }
 
-    /// The packages that `roots` (apt's notation: name, name=version) need to run on this machine: those that it lacks,
-    /// and whatever `ours` claims, installed or not. Never the C library, which must be the machine's own.
+    /// The packages that `roots` (apt's notation: name, name=version) need to run on this machine: those that
+    /// it lacks, and whatever `ours` claims, installed or not. Never the C library, which must be the
+    /// machine's own.
     pub fn closure(&self, roots: &[&str], ours: &dyn Fn(&str) -> bool) -> Result<Vec<Package>> {
         let text = stdout(
             self.command("apt-get")
@@ -129,7 +132,8 @@ impl Apt {
         self.foreign(target)
     }
 
-    /// Downloads the packages into `into`; apt verifies them, and those that are there already are not fetched again.
+    /// Downloads the packages into `into`; apt verifies them, and those that are there already are not
+    /// fetched again.
     pub fn download(&self, packages: &[Package], into: &Path, progress: &dyn Fn(f64)) -> Result<()> {
         fs::create_dir_all(into)?;
         let mut command = self.command("apt-get");
@@ -206,8 +210,9 @@ fn machine_mirror(codename: &str) -> Result<String> {
     })
 }
 
-/// Picks the archive out of `apt-get indextargets`: one line per index, `uri|release|codename|origin|component`. A machine whose
-/// lists were never fetched knows neither the codename nor the origin, but the release as its sources name it.
+/// Picks the archive out of `apt-get indextargets`: one line per index,
+/// `uri|release|codename|origin|component`. A machine whose lists were never fetched knows neither the
+/// codename nor the origin, but the release as its sources name it.
 fn choose_mirror(targets: &str, codename: &str) -> Option<String> {
     targets.lines().find_map(|line| {
         let fields: Vec<&str> = line.split('|').collect();
@@ -223,10 +228,9 @@ fn choose_mirror(targets: &str, codename: &str) -> Option<String> {
 fn parse_inst(line: &str, native: &str) -> Option<Package> {
     let rest = line.strip_prefix("Inst ")?;
     let (name, rest) = rest.split_once(' ')?;
-    let (_, inside) = rest.split_once('(')?;
+    let (inside, _) = rest.split_once('(')?.1.split_once(')')?;
     let version = inside.split(' ').next()?;
-    let arch =
-        inside.rsplit_once('[').and_then(|(_, arch)| arch.split_once(']')).map_or(native, |(arch, _)| arch);
+    let arch = inside.rsplit_once('[').map_or(native, |(_, arch)| arch.trim_end_matches(']'));
     let name = name.split(':').next()?;
     Some(Package { name: name.to_owned(), version: version.to_owned(), arch: arch.to_owned() })
 }
@@ -235,7 +239,8 @@ fn field<'a>(record: &'a str, key: &str) -> Option<&'a str> {
     record.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
 }
 
-/// The names of the packages installed on this machine. It runs the release that the lab's packages are from, so their versions suffice.
+/// The names of the packages installed on this machine. It runs the release that the lab's packages are from,
+/// so their versions suffice.
 fn installed() -> Result<HashSet<String>> {
     let text = stdout(Command::new("dpkg-query").args([
         "--show",

@@ -76,7 +76,8 @@ pub struct MachineArgs {
     /// Put a file into the host, as /lab/NAME, with its permissions [default NAME: the file's own]
     #[arg(long = "file", value_name = "SRC[:NAME]", value_parser = parse_file)]
     files: Vec<(PathBuf, String)>,
-    /// Mount an ext4 image at /disk, read-only (made by `mke2fs -d DIR`); for more than the 128 MiB of an initramfs
+    /// Mount an ext4 image at /disk, read-only (made by `mke2fs -d DIR`); for more than the 128 MiB of an
+    /// initramfs
     #[arg(long, value_name = "IMAGE")]
     disk: Option<PathBuf>,
     /// Take the cede that was built last, if any, instead of building it

@@ -1,7 +1,7 @@
 //! Writing cpio archives in the "newc" format, which the Linux kernel unpacks as its initramfs.
 //!
-//! The archive is written directly, never from a tree on disk, so device nodes and root's ownership need no privilege.
-//! Every entry belongs to root and has time 0: the same contents give the same bytes.
+//! The archive is written directly, never from a tree on disk, so device nodes and root's ownership need no
+//! privilege. Every entry belongs to root and has time 0: the same contents give the same bytes.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -10,7 +10,8 @@
 //!     headers/      the kernel's headers for programs, to compare bindings with
 //!     modules/      the host kernel's modules that the lab loads, decompressed, and their order
 //! ```
-//! The image is built beside its place and renamed, stamp included: it is complete or absent, never half there.
+//! The image is built beside its place and renamed, stamp included: it is complete or absent, never half
+//! there.
 
 use std::fs::{self, File};
 use std::io::{IsTerminal, Write};
@@ -28,9 +29,10 @@ use super::modules;
 use crate::paths;
 
 /// Changes with the shape of the image: an older one is then made anew.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
-/// What a release of Debian offers. On bookworm the compiler that matches the ppc64el standard library is a package of its own.
+/// What a release of Debian offers. On bookworm the compiler that matches the ppc64el standard library is a
+/// package of its own.
 struct Recipe {
     tools: &'static [&'static str],
     rust_std: &'static str,
@@ -51,10 +53,11 @@ const BOOKWORM: Recipe = Recipe {
         "libstd-rust-web-dev",
     ],
     rust_std: "libstd-rust-web-dev",
-    // QEMU and the kernel are backports'; the compiler stays at the version that exists for ppc64el too.
+    // QEMU and the kernels are backports'; the compiler stays at the version that exists for ppc64el too. A
+    // pin without an architecture is for this machine's alone.
     pins: "Package: src:qemu\nPin: release n=bookworm-backports\nPin-Priority: 990\n\n\
-           Package: src:linux\nPin: release n=bookworm-backports\nPin-Priority: 990\n\n\
-           Package: rustc-web libstd-rust-web-*\nPin: version 1.85.0*\nPin-Priority: 1001\n",
+           Package: linux-image-*:ppc64el\nPin: release n=bookworm-backports\nPin-Priority: 990\n\n\
+           Package: rustc-web libstd-rust-web-* libstd-rust-web-*:ppc64el\nPin: version 1.85.0*\nPin-Priority: 1001\n",
 };
 
 const TRIXIE: Recipe = Recipe {
@@ -275,8 +278,9 @@ fn is_complete(image: &Path) -> bool {
         .is_ok_and(|stamp| stamp.lines().next() == Some(&format!("recipe {RECIPE}")))
 }
 
-/// Programs unpacked away from their place need to be told where their libraries are; a wrapper tells only them, so that what
-/// they start (a build script, the machine's own linker) is not affected more than it must be.
+/// Programs unpacked away from their place need to be told where their libraries are; a wrapper tells only
+/// them, so that what they start (a build script, the machine's own linker) is not affected more than it must
+/// be.
 fn wrappers(image: &Path) -> Result<()> {
     let mut libraries = Vec::new();
     for parent in ["usr/lib", "lib"] {

@@ -35,7 +35,8 @@ impl Host {
 
     /// QEMU's options for the machine and its processors.
     ///
-    /// Never `-nodefaults`: the host bridges and the BMC are defaults, and the BMC is what makes a power-off end QEMU.
+    /// Never `-nodefaults`: the host bridges and the BMC are defaults, and the BMC is what makes a power-off
+    /// end QEMU.
     pub(super) fn qemu_options(self) -> &'static [&'static str] {
         match self {
             Host::Powernv8 => &["-M", "powernv8"],

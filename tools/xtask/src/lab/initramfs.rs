@@ -49,7 +49,8 @@ fn guest_archive(image: &Image) -> Result<Vec<u8>> {
     Ok(archive.finish()?)
 }
 
-/// The host's initramfs, with the files and the command, as an anonymous file that vanishes with its last user.
+/// The host's initramfs, with the files and the command, as an anonymous file that vanishes with its last
+/// user.
 pub fn host(image: &Image, files: &[LabFile], bare: bool, command: &[u8]) -> Result<File> {
     let file = anonymous("lab-initramfs").context("cannot make an anonymous file")?;
     let mut archive = Archive::new(BufWriter::with_capacity(1 << 20, file));

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// What the host loads, as lists: always, and when it has a disk. Virtio's PCI transport and its console are built in.
-/// The checksum is ext4's, which asks for it by an alias that only depmod's tables would resolve.
+/// What the host loads, as lists: always, and when it has a disk. Virtio's PCI transport and its console are
+/// built in. The checksum is ext4's, which asks for it by an alias that only depmod's tables would resolve.
 const WANTED: [(&str, &[&str]); 2] =
     [("order", &["kvm_hv"]), ("order-disk", &["virtio_blk", "crc32c_generic", "ext4"])];
 
@@ -22,7 +22,8 @@ pub fn kernel_image(package: &Path) -> Result<PathBuf> {
         .with_context(|| format!("{} holds no vmlinux", boot.display()))
 }
 
-/// Decompresses the wanted modules of `package` and their dependencies into `into`, with files that list them in order.
+/// Decompresses the wanted modules of `package` and their dependencies into `into`, with files that list them
+/// in order.
 pub fn prepare(package: &Path, into: &Path, xz: &Path) -> Result<()> {
     fs::create_dir_all(into)?;
     let mut available = HashMap::new();

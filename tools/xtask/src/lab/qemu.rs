@@ -1,7 +1,7 @@
 //! QEMU as a child process: its command line, and the sockets that are its devices' other ends.
 //!
-//! Each channel is one half of a socket pair, made before QEMU starts; so nothing is lost at either end and no name is left behind.
-//! The process never outlives its [`Qemu`], nor the thread that started it.
+//! Each channel is one half of a socket pair, made before QEMU starts; so nothing is lost at either end and
+//! no name is left behind. The process never outlives its [`Qemu`], nor the thread that started it.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -14,7 +14,8 @@ use super::qemu::{Machine, Qemu};
 use super::session::Session;
 use crate::cross;
 
-/// The time limit unless another is set. A whole guest takes about ten seconds in the lab, a slow machine several times that.
+/// The time limit unless another is set. A whole guest takes about ten seconds in the lab, a slow machine
+/// several times that.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// A command to run in the lab host; the methods set what differs from the default.
@@ -29,7 +30,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// A run on `host` with two processors of one thread, 4 GiB of memory, /lab/vmlinux and /lab/initrd, and `cede` if it is built.
+    /// A run on `host` with two processors of one thread, 4 GiB of memory, /lab/vmlinux and /lab/initrd, and
+    /// `cede` if it is built.
     pub fn new(host: Host) -> Self {
         let machine = Machine {
             host,

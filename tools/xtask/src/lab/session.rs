@@ -5,8 +5,9 @@
 //!                      │  event, expect, send, close_input
 //!                      └─ time limit, host down ─► RunError, QEMU killed
 //! ```
-//! One thread per channel reads it to its end and hands what comes to the session as events; the session's owner takes them in turn.
-//! The exit code arrives last: the host's init sends it when the output has been copied.
+//! One thread per channel reads it to its end and hands what comes to the session as events; the session's
+//! owner takes them in turn. The exit code arrives last: the host's init sends it when the output has been
+//! copied.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -168,7 +169,8 @@ impl Session {
                 Raw::Control(line) => {
                     if let Some(code) = parse_exit(&line) {
                         self.exit = Some(code);
-                        // The command's output is on its way to us already; without QEMU the channels end behind it.
+                        // The command's output is on its way to us already; without QEMU the channels end
+                        // behind it.
                         let _ = self.qemu.stop();
                     }
                 }
@@ -183,7 +185,8 @@ impl Session {
         }
     }
 
-    /// Waits until the command's stdout holds `text`, behind what an earlier call found, and gives the output up to its end.
+    /// Waits until the command's stdout holds `text`, behind what an earlier call found, and gives the output
+    /// up to its end.
     pub fn expect(&mut self, text: &str) -> Result<String, RunError> {
         loop {
             let unseen = &self.stdout[self.seen..];
@@ -262,7 +265,8 @@ impl Write for Input {
 fn read_output(stream: Stream, mut from: Box<dyn Read + Send>, to: Sender<Raw>) {
     thread::spawn(move || {
         let mut buffer = [0; 16 << 10];
-        // A reset connection is QEMU's end, like a closed one. Nobody listening any more is the session's end.
+        // A reset connection is QEMU's end, like a closed one. Nobody listening any more is the session's
+        // end.
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             if to.send(Raw::Output(stream, buffer[..count].to_vec())).is_err() {
                 return;
