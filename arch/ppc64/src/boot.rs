@@ -10,8 +10,8 @@
 //! Everything but the kernel comes after it: a kernel that is not at 0 copies itself down to 0, and the zeroing of
 //! its bss must hit nothing. All of it lies low, because hash guests read it in real mode within their RMA.
 
-use crate::tree;
 use crate::image::{At, Image, ImageError, read_into};
+use crate::tree;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};

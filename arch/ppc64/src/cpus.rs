@@ -51,7 +51,11 @@ impl Cpus {
             state: AtomicU8::new(CpuState::Stopped as u8),
             lpcr_seen: AtomicU32::new(0),
         };
-        Self { cpus: servers.iter().map(cpu).collect(), lpcr: AtomicU64::new(0), generation: AtomicU32::new(1) }
+        Self {
+            cpus: servers.iter().map(cpu).collect(),
+            lpcr: AtomicU64::new(0),
+            generation: AtomicU32::new(1),
+        }
     }
 
     /// How many there are.

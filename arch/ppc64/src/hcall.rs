@@ -89,7 +89,11 @@ pub fn dispatch(nr: u64, call: &mut Call<'_>) -> i64 {
     let first = call.platform.counters.count(nr);
     let Some(hcall) = TABLE.iter().find(|h| h.nr == nr) else {
         if first {
-            tracing::info!(vcpu = call.vcpu, nr = format_args!("{nr:#x}"), "hcall that cede does not have: H_FUNCTION");
+            tracing::info!(
+                vcpu = call.vcpu,
+                nr = format_args!("{nr:#x}"),
+                "hcall that cede does not have: H_FUNCTION"
+            );
         }
         return ret::H_FUNCTION;
     };

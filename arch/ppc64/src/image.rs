@@ -30,7 +30,9 @@ pub enum ImageError {
         source: io::Error,
     },
     /// The file is not what cede boots.
-    #[error("kernel {path} {what}; give an uncompressed ppc64 or ppc64le ELF file, such as Debian's /boot/vmlinux-*")]
+    #[error(
+        "kernel {path} {what}; give an uncompressed ppc64 or ppc64le ELF file, such as Debian's /boot/vmlinux-*"
+    )]
     Format {
         /// The file.
         path: PathBuf,
@@ -98,7 +100,8 @@ impl Image {
         let mut segments = Vec::new();
         let mut entry = None;
         for ph in program_headers.iter().filter(|ph| ph.p_type == PT_LOAD && ph.p_memsz > 0) {
-            let segment = place(ph, base).ok_or_else(|| format_error(path, "has a segment at an impossible address"))?;
+            let segment = place(ph, base)
+                .ok_or_else(|| format_error(path, "has a segment at an impossible address"))?;
             let file_end = ph.p_offset.checked_add(ph.p_filesz);
             if file_end.is_none_or(|end| end > size) {
                 let end = file_end.unwrap_or(u64::MAX);
@@ -223,7 +226,10 @@ fn read_headers(
     let header = stream.ehdr;
     if header.e_machine != EM_PPC64 || header.class != Class::ELF64 {
         let machine = elf::to_str::e_machine_to_human_str(header.e_machine);
-        return Err(format_error(path, format!("is for {}, not for 64-bit PowerPC", machine.unwrap_or("another machine"))));
+        return Err(format_error(
+            path,
+            format!("is for {}, not for 64-bit PowerPC", machine.unwrap_or("another machine")),
+        ));
     }
     if header.e_type != ET_EXEC && header.e_type != ET_DYN {
         return Err(format_error(path, "is not an executable ELF file"));

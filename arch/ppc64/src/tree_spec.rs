@@ -146,7 +146,11 @@ pub fn assumed_host(generation: Generation) -> Host {
                 pages(24, 0x100, &[(24, 0)]),
             ],
         }),
-        radix_ap_encodings: if power8 { vec![] } else { vec![0x0000_000c, 0xa000_0010, 0x2000_0015, 0x4000_001e] },
+        radix_ap_encodings: if power8 {
+            vec![]
+        } else {
+            vec![0x0000_000c, 0xa000_0010, 0x2000_0015, 0x4000_001e]
+        },
         characteristics: None,
     }
 }

@@ -14,10 +14,14 @@ const API_VERSION: i32 = 12;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No device.
-    #[error("/dev/kvm does not exist; load the module (modprobe kvm_hv) on a POWER host whose firmware lets it be a hypervisor")]
+    #[error(
+        "/dev/kvm does not exist; load the module (modprobe kvm_hv) on a POWER host whose firmware lets it be a hypervisor"
+    )]
     Absent,
     /// No permission.
-    #[error("/dev/kvm may not be opened by this user; run as root or join the group that owns it (usually kvm)")]
+    #[error(
+        "/dev/kvm may not be opened by this user; run as root or join the group that owns it (usually kvm)"
+    )]
     Permission,
     /// Something else.
     #[error("cannot open /dev/kvm")]

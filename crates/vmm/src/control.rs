@@ -92,7 +92,8 @@ impl<A: Arch> Vm<A> {
 
         let bell = Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(host("an eventfd"))?);
         let (sender, events) = mpsc::channel();
-        let vm = Self { shared: Arc::new(Shared::new(arch)), memory, console, signals, events, bell, options };
+        let vm =
+            Self { shared: Arc::new(Shared::new(arch)), memory, console, signals, events, bell, options };
         for (index, vcpu) in vcpus.into_iter().enumerate() {
             let thread = VcpuThread {
                 index,

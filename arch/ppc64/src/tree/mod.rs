@@ -23,8 +23,8 @@ mod tests;
 mod vec5;
 mod vio;
 
-pub use chosen::{Boot, Initrd};
 pub use arch_api::ppc64::Generation;
+pub use chosen::{Boot, Initrd};
 pub use cpus::{Cache, Cpu, Topology, Version};
 pub use error::Error;
 pub use interrupts::{Events, InterruptController};

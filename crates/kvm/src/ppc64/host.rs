@@ -35,7 +35,8 @@ pub static CAPABILITIES: &[(&str, u32)] = &[
 /// # Errors
 /// When the processor is not known; what KVM does not answer counts as absent.
 pub fn probe(kvm: &Kvm, vm: &VmFd) -> Result<Host, OpenError> {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").map_err(|e| OpenError::Processor(e.to_string()))?;
+    let cpuinfo =
+        std::fs::read_to_string("/proc/cpuinfo").map_err(|e| OpenError::Processor(e.to_string()))?;
     let (pvr, timebase_hz) = processor(&cpuinfo)?;
     let generation = Generation::of_pvr(pvr)
         .ok_or_else(|| OpenError::Processor(format!("PVR {pvr:#010x} is none of POWER8 to POWER11")))?;
@@ -71,7 +72,8 @@ fn processor(cpuinfo: &str) -> Result<(u32, u32), OpenError> {
         let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
         Some(line.split_once(':')?.1.trim())
     };
-    let missing = |what| OpenError::Processor(format!("/proc/cpuinfo has no {what}; is this a POWER machine?"));
+    let missing =
+        |what| OpenError::Processor(format!("/proc/cpuinfo has no {what}; is this a POWER machine?"));
     let pvr = field("revision")
         .and_then(|text| text.split_once("(pvr ")?.1.strip_suffix(')'))
         .and_then(|text| text.split_once(' '))
@@ -79,7 +81,8 @@ fn processor(cpuinfo: &str) -> Result<(u32, u32), OpenError> {
             Some(u32::from_str_radix(high, 16).ok()? << 16 | u32::from_str_radix(low, 16).ok()?)
         })
         .ok_or_else(|| missing("\"revision … (pvr …)\""))?;
-    let timebase = field("timebase").and_then(|text| text.parse().ok()).ok_or_else(|| missing("\"timebase\""))?;
+    let timebase =
+        field("timebase").and_then(|text| text.parse().ok()).ok_or_else(|| missing("\"timebase\""))?;
     Ok((pvr, timebase))
 }
 

@@ -27,7 +27,8 @@ impl VmFd {
     /// [`OpenError::NoHv`] where KVM is there but not its HV part.
     pub fn create(kvm: &Kvm) -> Result<Self, OpenError> {
         let hv = u64::from(KVM_VM_PPC_HV);
-        let number = kvm.fd.value("KVM_CREATE_VM", KVM_CREATE_VM, hv).map_err(|e| OpenError::NoHv(e.source))?;
+        let number =
+            kvm.fd.value("KVM_CREATE_VM", KVM_CREATE_VM, hv).map_err(|e| OpenError::NoHv(e.source))?;
         // SAFETY: the kernel made this descriptor for us just now, and nobody else has it.
         let fd = KvmFd(unsafe { OwnedFd::from_raw_fd(number) });
         let size = kvm.fd.value("KVM_GET_VCPU_MMAP_SIZE", KVM_GET_VCPU_MMAP_SIZE, 0);
