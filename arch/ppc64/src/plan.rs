@@ -39,16 +39,36 @@ pub enum MmuKind {
 pub enum PlanError {
     /// A newer processor than there is.
     #[error("the guest is to see a {wanted}, this host is a {host}; ask for that or an older one")]
-    Newer { wanted: &'static str, host: &'static str },
+    Newer {
+        /// The generation asked for.
+        wanted: &'static str,
+        /// The host's.
+        host: &'static str,
+    },
     /// A number of threads that KVM refuses.
     #[error("{threads} threads per core are not possible here; KVM allows {}", possible(*mask))]
-    Threads { threads: u32, mask: u32 },
+    Threads {
+        /// Threads per core asked for.
+        threads: u32,
+        /// KVM_CAP_PPC_SMT_POSSIBLE.
+        mask: u32,
+    },
     /// Cores are full.
     #[error("{cpus} vCPUs do not fill cores of {threads} threads; give a multiple")]
-    PartialCore { cpus: u32, threads: u32 },
+    PartialCore {
+        /// vCPUs asked for.
+        cpus: u32,
+        /// Threads per core asked for.
+        threads: u32,
+    },
     /// More than KVM can have.
     #[error("{cpus} vCPUs are more than this host's KVM allows, which is {max}")]
-    TooManyCpus { cpus: u32, max: u32 },
+    TooManyCpus {
+        /// vCPUs asked for.
+        cpus: u32,
+        /// The most there can be.
+        max: u32,
+    },
     /// Radix on a processor or host that has none.
     #[error("a radix MMU needs a guest CPU of POWER9 or later and a host that has one; ask for hash")]
     NoRadix,

@@ -15,11 +15,15 @@ use crate::papr::ret::{H_PARAMETER, H_SUCCESS};
 use crate::platform::Platform;
 use vm_memory::{Bytes, GuestAddress};
 
-/// Status words.
+/// Status words: the first result of every call.
 pub mod status {
+    /// Done.
     pub const SUCCESS: i32 = 0;
+    /// check-exception: nothing has happened that the caller asked about.
     pub const NO_ERROR_LOG: i32 = 1;
+    /// Not now, or not in this state.
     pub const HARDWARE_ERROR: i32 = -1;
+    /// An argument is wrong, or there is no such call.
     pub const PARAMETER_ERROR: i32 = -3;
 }
 
