@@ -49,6 +49,7 @@ impl<V: Vm> Machine<V> {
             partition,
             cpus: Cpus::new(&plan.spec.servers),
             console,
+            unsent: Default::default(),
             clock: Default::default(),
             epow: Default::default(),
             xive: (plan.spec.irqchip == Irqchip::Xive).then(|| XiveRoutes::new(&plan.sources())),
