@@ -12,6 +12,8 @@ pub mod boot;
 mod clock;
 mod cpus;
 mod epow;
+#[cfg(test)]
+mod fake;
 pub mod hcall;
 pub mod image;
 pub mod layout;

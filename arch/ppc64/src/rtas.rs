@@ -7,6 +7,8 @@
 mod cpu;
 mod power;
 mod sysparm;
+#[cfg(test)]
+mod tests;
 mod time;
 
 use crate::cpus::CpuState;
