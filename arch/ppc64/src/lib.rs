@@ -15,6 +15,8 @@ mod epow;
 #[cfg(test)]
 mod fake;
 pub mod hcall;
+#[cfg(test)]
+mod hostile;
 pub mod image;
 pub mod layout;
 mod lpcr;

@@ -52,9 +52,9 @@ pub struct Service {
     /// The name of its property in the tree.
     pub name: &'static str,
     /// How many arguments it takes.
-    nargs: usize,
+    pub nargs: usize,
     /// How many results it gives, the status among them.
-    nrets: usize,
+    pub nrets: usize,
     handler: Handler,
 }
 

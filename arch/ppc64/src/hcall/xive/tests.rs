@@ -54,8 +54,7 @@ fn a_source_has_its_two_pages() {
     let trigger = layout::XIVE_ESB + LISN * layout::XIVE_ESB_STRIDE;
     assert_eq!(answer.ret, H_SUCCESS);
     assert_eq!(answer.args[..4], [0, trigger + layout::XIVE_PAGE, trigger, 16]);
-    let unknown: &[(&[u64], i64)] =
-        &[(&[0, 4], H_P2), (&[0, LISN | 1 << 32], H_P2), (&[0, u64::MAX], H_P2)];
+    let unknown: &[(&[u64], i64)] = &[(&[0, 4], H_P2), (&[0, LISN | 1 << 32], H_P2), (&[0, u64::MAX], H_P2)];
     refused(&guest, H_INT_GET_SOURCE_INFO, unknown);
     refused(&guest, H_INT_GET_SOURCE_CONFIG, unknown);
     refused(&guest, H_INT_ESB, unknown);
