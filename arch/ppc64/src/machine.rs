@@ -175,7 +175,7 @@ fn lost<V: arch_api::ppc64::Vcpu>(index: usize, vcpu: &mut V, exit: Exit) -> Fat
     Fatal::Guest { vcpu: index, what: format!("{exit:x?} at {place}") }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
