@@ -69,11 +69,19 @@ pub enum PlanError {
         /// The most there can be.
         max: u32,
     },
+    /// Memory that ends inside a page.
+    #[error("{memory} bytes of memory do not fill pages of 64 KiB; give a multiple of 64 KiB")]
+    PartialPage {
+        /// Bytes asked for.
+        memory: u64,
+    },
     /// Radix on a processor or host that has none.
     #[error("a radix MMU needs a guest CPU of POWER9 or later and a host that has one; ask for hash")]
     NoRadix,
     /// Hash where KVM has none.
-    #[error("this host's KVM cannot run hash guests (KVM_CAP_PPC_MMU_HASH_V3 is 0); ask for radix")]
+    #[error(
+        "this host's KVM cannot run hash guests (KVM_CAP_PPC_MMU_HASH_V3 is 0); ask for radix and a guest CPU of POWER9 or later"
+    )]
     NoHash,
     /// XIVE where there is none.
     #[error("XIVE is not possible here: {0}; ask for xics")]
@@ -102,6 +110,9 @@ pub struct Plan {
     /// What was chosen and why, a line each.
     pub reasons: Vec<String>,
 }
+
+/// The largest page that a guest kernel is built for.
+const MEMORY_GRANULE: u64 = 64 << 10;
 
 /// Hypercalls that KVM has code for but leaves to the VMM until it is told otherwise.
 const KERNEL_HCALLS: &[u64] = &[
@@ -139,6 +150,9 @@ impl Plan {
         let mut reasons = Vec::new();
         let (generation, compat) = choose_cpu(&wish, host, &mut reasons)?;
         let servers = choose_servers(&wish, host)?;
+        if wish.memory == 0 || wish.memory % MEMORY_GRANULE != 0 {
+            return Err(PlanError::PartialPage { memory: wish.memory });
+        }
         let mmu = choose_mmu(&wish, host, generation, &mut reasons)?;
         let irqchip = choose_irqchip(&wish, host, generation, &mut reasons)?;
         let mut hcalls = KERNEL_HCALLS.to_vec();
@@ -279,3 +293,6 @@ fn choose_irqchip(
     reasons.push(format!("irqchip: {name}, {why}"));
     Ok(irqchip)
 }
+
+#[cfg(test)]
+mod tests;
