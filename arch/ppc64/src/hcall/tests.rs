@@ -225,7 +225,8 @@ fn ail_3_needs_the_host() {
 /// (flags, base, page size, size) → code, and what KVM is told.
 #[test]
 fn register_proc_tbl_of_a_radix_guest() {
-    let table: &[([u64; 4], i64, Option<(bool, u64)>)] = &[
+    type Told = Option<(bool, u64)>;
+    let table: &[([u64; 4], i64, Told)] = &[
         ([0x1d, 0x1_0000, 0, 4], H_SUCCESS, Some((true, 0x1_0004))),
         ([0x1c, 0x1_0000, 0, 4], H_SUCCESS, Some((false, 0x1_0004))),
         ([0x1d, 0x1000, 0, 0], H_SUCCESS, Some((true, 0x1000))),
