@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
-use vmm_sys_util::signal::block_signal;
+use vmm_sys_util::signal::{Error as SignalError, block_signal};
 
 /// What the run loop does where there is a choice.
 #[derive(Debug, Clone, Copy)]
@@ -205,6 +205,10 @@ fn take_signals() -> Result<SignalFd, RunError> {
         ours.add(signal);
     }
     ours.thread_block().map_err(host("signals"))?;
-    block_signal(kick_signal()).map_err(|_| host("signals")(io::Error::last_os_error()))?;
+    match block_signal(kick_signal()) {
+        // Blocked before: by an earlier VM, or by whoever started the process.
+        Ok(()) | Err(SignalError::SignalAlreadyBlocked(_)) => {}
+        Err(error) => return Err(host("signals")(io::Error::other(error.to_string()))),
+    }
     SignalFd::with_flags(&ours, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(host("signals"))
 }
