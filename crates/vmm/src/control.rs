@@ -129,8 +129,12 @@ impl<A: Arch> Vm<A> {
             }
             tracing::info!("the guest reboots");
             self.shared.park_all();
-            // Two vCPUs may have reported; what came from the life that has ended means nothing to the next.
-            while self.events.try_recv().is_ok() {}
+            // A second wish to end means nothing to the next life. A vCPU that did not park as it should does.
+            for event in self.events.try_iter() {
+                if let Event::Failed(fatal) = event {
+                    return Err(fatal.into());
+                }
+            }
             memory::discard(&self.memory).map_err(host("zeroed guest memory"))?;
         }
     }
