@@ -10,7 +10,7 @@
 //! Everything but the kernel comes after it: a kernel that is not at 0 copies itself down to 0, and the zeroing of
 //! its bss must hit nothing. All of it lies low, because hash guests read it in real mode within their RMA.
 
-use crate::image::{At, Image, ImageError, read_into};
+use crate::image::{At, Image, ImageError, open_regular, read_into};
 use crate::tree;
 use std::fs::File;
 use std::io;
@@ -57,6 +57,15 @@ pub enum BootError {
         end: u64,
         /// The guest's memory in bytes.
         memory: u64,
+    },
+    /// The RTAS blob would lie where its callers cannot reach it.
+    #[error(
+        "the RTAS blob needs memory up to {end:#x}, which is beyond what a 32-bit call can reach; \
+         give a smaller kernel or initrd"
+    )]
+    TooHigh {
+        /// First address after it.
+        end: u64,
     },
     /// There is no tree for this machine.
     #[error("no device tree can describe this machine")]
@@ -144,15 +153,11 @@ impl BootImages {
 }
 
 fn open_initrd(path: &Path) -> Result<(PathBuf, File, u64), BootError> {
-    let open = || {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        Ok((file, metadata.len()))
-    };
-    let (file, size) = open().map_err(|source| BootError::Initrd { path: path.to_owned(), source })?;
+    let fail = |source| BootError::Initrd { path: path.to_owned(), source };
+    let (file, size) = open_regular(path).map_err(fail)?;
+    if size == 0 {
+        return Err(fail(io::Error::other("the file is empty")));
+    }
     Ok((path.to_owned(), file, size))
 }
 
@@ -168,9 +173,14 @@ fn place(kernel: &Image, initrd_size: Option<u64>, memory: u64) -> Result<Placem
     }
     let rtas = next;
     let fdt = rtas.saturating_add(RTAS_SIZE);
-    // The blob is called in 32-bit mode.
-    if fdt >= memory.min(1 << 32) {
-        return Err(BootError::TooLarge { what: "the RTAS blob", end: fdt, memory: memory.min(1 << 32) });
+    if fdt >= memory {
+        return Err(BootError::TooLarge { what: "the RTAS blob", end: fdt, memory });
+    }
+    if fdt >= 1 << 32 {
+        return Err(BootError::TooHigh { end: fdt });
     }
     Ok(Placement { entry: kernel.entry(), initrd, rtas, fdt })
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,9 +7,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// `rtas-error-log-max`: the largest log that `check-exception` returns.
-pub const ERROR_LOG_MAX: u32 = 2048;
-
 /// The bit of the event mask that asks for EPOW events.
 pub const EPOW_EVENTS: u32 = 0x4000_0000;
 

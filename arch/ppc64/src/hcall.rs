@@ -6,6 +6,8 @@
 mod mode;
 mod random;
 mod term;
+#[cfg(test)]
+mod tests;
 mod xive;
 
 use crate::papr::{nr, ret};
@@ -13,6 +15,8 @@ use crate::platform::Platform;
 use crate::rtas;
 use arch_api::Stop;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use term::Unsent;
 
 /// What a call does beside returning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,31 +106,49 @@ pub fn dispatch(nr: u64, call: &mut Call<'_>) -> i64 {
     code
 }
 
-/// How often each hcall number reached us. Numbers outside PAPR's range share one counter.
+/// How often each hcall number reached us. Numbers outside PAPR's and the platform's range share one counter.
 pub struct Counters {
-    papr: [AtomicU64; PAPR_SLOTS],
+    papr: [AtomicU64; slots(0, nr::MAX)],
+    platform: [AtomicU64; slots(nr::PLATFORM, nr::PLATFORM_MAX)],
     other: AtomicU64,
 }
 
-const PAPR_SLOTS: usize = (nr::MAX as usize + 1) / 4;
+/// Numbers are multiples of four.
+const fn slots(first: u64, last: u64) -> usize {
+    ((last + 1 - first) / 4) as usize
+}
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { papr: [const { AtomicU64::new(0) }; PAPR_SLOTS], other: AtomicU64::new(0) }
+        Self {
+            papr: [const { AtomicU64::new(0) }; slots(0, nr::MAX)],
+            platform: [const { AtomicU64::new(0) }; slots(nr::PLATFORM, nr::PLATFORM_MAX)],
+            other: AtomicU64::new(0),
+        }
     }
 }
 
 impl Counters {
     /// Counts one call and says whether it is the first of its number.
     fn count(&self, nr: u64) -> bool {
-        let slot = usize::try_from(nr / 4).ok().filter(|_| nr % 4 == 0).and_then(|i| self.papr.get(i));
+        let slot = if nr % 4 != 0 { None } else { self.slot(nr) };
         slot.unwrap_or(&self.other).fetch_add(1, Ordering::Relaxed) == 0
     }
 
-    /// The PAPR hcalls that came, with their counts; the last row, if any, is all other numbers as `None`.
+    fn slot(&self, nr: u64) -> Option<&AtomicU64> {
+        let (counters, first) = match nr.checked_sub(nr::PLATFORM) {
+            Some(_) => (&self.platform[..], nr::PLATFORM),
+            None => (&self.papr[..], 0),
+        };
+        counters.get(usize::try_from((nr - first) / 4).ok()?)
+    }
+
+    /// The hcalls that came, with their counts; the last row, if any, is all other numbers as `None`.
     pub fn seen(&self) -> impl Iterator<Item = (Option<u64>, u64)> + '_ {
-        let papr = self.papr.iter().zip(0u64..).map(|(count, i)| (Some(i * 4), count));
-        let all = papr.chain(std::iter::once((None, &self.other)));
+        let papr = self.papr.iter().zip((0..).step_by(4));
+        let platform = self.platform.iter().zip((nr::PLATFORM..).step_by(4));
+        let named = papr.chain(platform).map(|(count, nr)| (Some(nr), count));
+        let all = named.chain(std::iter::once((None, &self.other)));
         all.map(|(nr, count)| (nr, count.load(Ordering::Relaxed))).filter(|(_, count)| *count > 0)
     }
 }

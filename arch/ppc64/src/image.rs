@@ -4,12 +4,14 @@
 //! [`DYN_BASE`], where QEMU's pseries machine puts it, so payloads that were written for that run too.
 //! The file is not a guest's but may still be anything: everything in it is checked before memory is touched.
 
-use elf::abi::{EM_PPC64, ET_DYN, ET_EXEC, PT_LOAD};
-use elf::endian::AnyEndian;
-use elf::file::{Class, FileHeader};
+use elf::ParseError;
+use elf::abi::{EI_NIDENT, EM_PPC64, ET_DYN, ET_EXEC, PN_XNUM, PT_LOAD};
+use elf::endian::{AnyEndian, EndianParse};
+use elf::file::{Class, FileHeader, parse_ident};
+use elf::parse::ParsingTable;
 use elf::segment::ProgramHeader;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
@@ -63,6 +65,8 @@ pub enum ImageError {
     },
 }
 
+type Header = FileHeader<AnyEndian>;
+
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     /// Offset in the file.
@@ -92,12 +96,11 @@ impl Image {
     /// [`ImageError`], for every file that is not a loadable 64-bit PowerPC ELF image.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
         let read = |source| ImageError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(read)?;
-        let size = file.metadata().map_err(read)?.len();
+        let (file, size) = open_regular(path).map_err(read)?;
         let (header, program_headers) = read_headers(path, &file, size)?;
         let base = if header.e_type == ET_DYN { DYN_BASE } else { 0 };
 
-        let mut segments = Vec::new();
+        let mut segments: Vec<Segment> = Vec::new();
         let mut entry = None;
         for ph in program_headers.iter().filter(|ph| ph.p_type == PT_LOAD && ph.p_memsz > 0) {
             let segment = place(ph, base)
@@ -111,6 +114,11 @@ impl Image {
                 entry = Some(segment.address + (header.e_entry - ph.p_vaddr));
             }
             segments.push(segment);
+        }
+        // Besides being nonsense, they could be read from the file over and over.
+        segments.sort_by_key(|s| s.address);
+        if segments.windows(2).any(|pair| pair[1].address < pair[0].end) {
+            return Err(format_error(path, "has segments that overlap"));
         }
         let Some(end) = segments.iter().map(|s| s.end).max() else {
             return Err(format_error(path, "has nothing to load"));
@@ -177,6 +185,17 @@ pub(crate) fn read_into(
     Ok(())
 }
 
+/// Opens a file that has a size. Anything else is refused before it is opened, which for a FIFO would wait.
+pub(crate) fn open_regular(path: &Path) -> io::Result<(File, u64)> {
+    let not_regular = || io::Error::other("not a regular file");
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(not_regular());
+    }
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() { Ok((file, metadata.len())) } else { Err(not_regular()) }
+}
+
 /// A file read from an offset, without moving the file's own position.
 pub(crate) struct At<'a> {
     pub file: &'a File,
@@ -201,40 +220,56 @@ fn format_error(path: &Path, what: impl Into<String>) -> ImageError {
     ImageError::Format { path: path.to_owned(), what: what.into() }
 }
 
-fn read_headers(
-    path: &Path,
-    mut file: &File,
-    size: u64,
-) -> Result<(FileHeader<AnyEndian>, Vec<ProgramHeader>), ImageError> {
+/// Bytes of the ELF header and of a program header in a 64-bit file.
+const HEADER_SIZE: usize = 64;
+const PROGRAM_HEADER_SIZE: usize = 56;
+
+/// Program headers alone are read: what a section table says, if there is one, is nothing to a loader.
+fn read_headers(path: &Path, file: &File, size: u64) -> Result<(Header, Vec<ProgramHeader>), ImageError> {
     let read = |source| ImageError::Read { path: path.to_owned(), source };
-    file.seek(SeekFrom::Start(0)).map_err(read)?;
-    let mut magic = Vec::new();
-    file.take(6).read_to_end(&mut magic).map_err(read)?;
-    if !magic.starts_with(b"\x7fELF") {
-        return Err(format_error(path, not_elf(&magic)));
+    let truncated = |what, end| ImageError::Truncated { path: path.to_owned(), what, end, size };
+    let broken = |error: ParseError| format_error(path, format!("has a broken ELF header ({error})"));
+
+    let mut bytes = Vec::new();
+    At { file, offset: 0 }.take(HEADER_SIZE as u64).read_to_end(&mut bytes).map_err(read)?;
+    if !bytes.starts_with(b"\x7fELF") {
+        return Err(format_error(path, not_elf(&bytes)));
     }
-    if size < 64 {
-        return Err(ImageError::Truncated { path: path.to_owned(), what: "the ELF header", end: 64, size });
+    let (ident, tail) = bytes.split_at_checked(EI_NIDENT).ok_or_else(|| truncated("the ELF header", 64))?;
+    let ident = parse_ident::<AnyEndian>(ident).map_err(broken)?;
+    // The machine is at the same place in a 32-bit file, whose header is shorter.
+    let machine = tail.get(2..4).ok_or_else(|| truncated("the ELF header", 64))?;
+    let machine = ident.0.parse_u16_at(&mut 0, machine).map_err(broken)?;
+    if machine != EM_PPC64 || ident.1 != Class::ELF64 {
+        return Err(format_error(path, format!("is for {}, not for 64-bit PowerPC", machine_name(machine))));
     }
-    let stream = elf::ElfStream::<AnyEndian, _>::open_stream(file);
-    let stream = stream.map_err(|e| match e {
-        elf::ParseError::IOError(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
-            format_error(path, format!("is truncated: its header tables lie beyond its {size} bytes"))
-        }
-        other => format_error(path, format!("has broken ELF headers ({other})")),
-    })?;
-    let header = stream.ehdr;
-    if header.e_machine != EM_PPC64 || header.class != Class::ELF64 {
-        let machine = elf::to_str::e_machine_to_human_str(header.e_machine);
-        return Err(format_error(
-            path,
-            format!("is for {}, not for 64-bit PowerPC", machine.unwrap_or("another machine")),
-        ));
+    if bytes.len() < HEADER_SIZE {
+        return Err(truncated("the ELF header", 64));
     }
+    let header = FileHeader::parse_tail(ident, tail).map_err(broken)?;
     if header.e_type != ET_EXEC && header.e_type != ET_DYN {
         return Err(format_error(path, "is not an executable ELF file"));
     }
-    Ok((header, stream.segments().clone()))
+
+    // PN_XNUM says that the number is in the section table; no kernel has so many.
+    if usize::from(header.e_phentsize) != PROGRAM_HEADER_SIZE && header.e_phnum > 0
+        || header.e_phnum == PN_XNUM
+    {
+        return Err(format_error(path, "has program headers of an unknown kind"));
+    }
+    let mut table = vec![0; PROGRAM_HEADER_SIZE * usize::from(header.e_phnum)];
+    let end = header.e_phoff.checked_add(table.len() as u64).filter(|end| *end <= size);
+    if end.is_none() {
+        let end = header.e_phoff.saturating_add(table.len() as u64);
+        return Err(truncated("the program header table", end));
+    }
+    At { file, offset: header.e_phoff }.read_exact(&mut table).map_err(read)?;
+    let headers = ParsingTable::new(header.endianness, header.class, &table).iter().collect();
+    Ok((header, headers))
+}
+
+fn machine_name(machine: u16) -> &'static str {
+    elf::to_str::e_machine_to_human_str(machine).unwrap_or("another machine")
 }
 
 fn not_elf(magic: &[u8]) -> &'static str {
@@ -247,3 +282,6 @@ fn not_elf(magic: &[u8]) -> &'static str {
         _ => "is not an ELF file",
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -13,7 +13,11 @@ mod clock;
 mod cpus;
 mod entropy;
 mod epow;
+#[cfg(test)]
+mod fake;
 pub mod hcall;
+#[cfg(test)]
+mod hostile;
 pub mod image;
 pub mod layout;
 mod lpcr;

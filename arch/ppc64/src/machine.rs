@@ -50,6 +50,7 @@ impl<V: Vm> Machine<V> {
             partition,
             cpus: Cpus::new(&plan.spec.servers),
             console,
+            unsent: Default::default(),
             clock: Default::default(),
             epow: Default::default(),
             xive: (plan.spec.irqchip == Irqchip::Xive).then(|| XiveRoutes::new(&plan.sources())),
@@ -173,7 +174,7 @@ fn lost<V: arch_api::ppc64::Vcpu>(index: usize, vcpu: &mut V, exit: Exit) -> Fat
     Fatal::Guest { vcpu: index, what: format!("{exit:x?} at {place}") }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -183,3 +184,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

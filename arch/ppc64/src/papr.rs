@@ -39,4 +39,8 @@ pub mod nr {
     pub const MAX: u64 = 0x4ff;
     /// Not PAPR: what the RTAS blob in guest memory calls us with (KVMPPC_H_RTAS).
     pub const H_RTAS: u64 = 0xf000;
+    /// The first number of the platform's range, in which each hypervisor has its own.
+    pub const PLATFORM: u64 = 0xf000;
+    /// The last number of the platform's range.
+    pub const PLATFORM_MAX: u64 = 0xf0ff;
 }

@@ -39,21 +39,49 @@ pub enum MmuKind {
 pub enum PlanError {
     /// A newer processor than there is.
     #[error("the guest is to see a {wanted}, this host is a {host}; ask for that or an older one")]
-    Newer { wanted: &'static str, host: &'static str },
+    Newer {
+        /// The generation asked for.
+        wanted: &'static str,
+        /// The host's.
+        host: &'static str,
+    },
     /// A number of threads that KVM refuses.
     #[error("{threads} threads per core are not possible here; KVM allows {}", possible(*mask))]
-    Threads { threads: u32, mask: u32 },
+    Threads {
+        /// Threads per core asked for.
+        threads: u32,
+        /// KVM_CAP_PPC_SMT_POSSIBLE.
+        mask: u32,
+    },
     /// Cores are full.
     #[error("{cpus} vCPUs do not fill cores of {threads} threads; give a multiple")]
-    PartialCore { cpus: u32, threads: u32 },
+    PartialCore {
+        /// vCPUs asked for.
+        cpus: u32,
+        /// Threads per core asked for.
+        threads: u32,
+    },
     /// More than KVM can have.
     #[error("{cpus} vCPUs are more than this host's KVM allows, which is {max}")]
-    TooManyCpus { cpus: u32, max: u32 },
+    TooManyCpus {
+        /// vCPUs asked for.
+        cpus: u32,
+        /// The most there can be.
+        max: u32,
+    },
+    /// Memory that ends inside a page.
+    #[error("{memory} bytes of memory do not fill pages of 64 KiB; give a multiple of 64 KiB")]
+    PartialPage {
+        /// Bytes asked for.
+        memory: u64,
+    },
     /// Radix on a processor or host that has none.
     #[error("a radix MMU needs a guest CPU of POWER9 or later and a host that has one; ask for hash")]
     NoRadix,
     /// Hash where KVM has none.
-    #[error("this host's KVM cannot run hash guests (KVM_CAP_PPC_MMU_HASH_V3 is 0); ask for radix")]
+    #[error(
+        "this host's KVM cannot run hash guests (KVM_CAP_PPC_MMU_HASH_V3 is 0); ask for radix and a guest CPU of POWER9 or later"
+    )]
     NoHash,
     /// XIVE where there is none.
     #[error("XIVE is not possible here: {0}; ask for xics")]
@@ -82,6 +110,9 @@ pub struct Plan {
     /// What was chosen and why, a line each.
     pub reasons: Vec<String>,
 }
+
+/// The largest page that a guest kernel is built for.
+const MEMORY_GRANULE: u64 = 64 << 10;
 
 /// Hypercalls that KVM has code for but leaves to the VMM until it is told otherwise.
 const KERNEL_HCALLS: &[u64] = &[
@@ -119,6 +150,9 @@ impl Plan {
         let mut reasons = Vec::new();
         let (generation, compat) = choose_cpu(&wish, host, &mut reasons)?;
         let servers = choose_servers(&wish, host)?;
+        if wish.memory == 0 || wish.memory % MEMORY_GRANULE != 0 {
+            return Err(PlanError::PartialPage { memory: wish.memory });
+        }
         let mmu = choose_mmu(&wish, host, generation, &mut reasons)?;
         let irqchip = choose_irqchip(&wish, host, generation, &mut reasons)?;
         let mut hcalls = KERNEL_HCALLS.to_vec();
@@ -259,3 +293,6 @@ fn choose_irqchip(
     reasons.push(format!("irqchip: {name}, {why}"));
     Ok(irqchip)
 }
+
+#[cfg(test)]
+mod tests;

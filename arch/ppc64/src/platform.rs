@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::cpus::Cpus;
 use crate::epow::Epow;
-use crate::hcall::Counters;
+use crate::hcall::{Counters, Unsent};
 use crate::xive::XiveRoutes;
 use arch_api::ppc64::{CpuCharacteristics, Partition};
 use devices::console::Console;
@@ -20,6 +20,8 @@ pub struct Platform {
     pub cpus: Cpus,
     /// The console behind vty 0.
     pub console: Arc<Console>,
+    /// What the console has taken from the guest and not sent yet.
+    pub unsent: Unsent,
     /// The guest's wall clock.
     pub clock: Clock,
     /// The power button.

@@ -7,19 +7,24 @@
 mod cpu;
 mod power;
 mod sysparm;
+#[cfg(test)]
+mod tests;
 mod time;
 
-use crate::cpus::CpuState;
 use crate::hcall::{Call, Effect};
 use crate::papr::ret::{H_PARAMETER, H_SUCCESS};
 use crate::platform::Platform;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-/// Status words.
+/// Status words: the first result of every call.
 pub mod status {
+    /// Done.
     pub const SUCCESS: i32 = 0;
+    /// check-exception: nothing has happened that the caller asked about.
     pub const NO_ERROR_LOG: i32 = 1;
+    /// Not now, or not in this state.
     pub const HARDWARE_ERROR: i32 = -1;
+    /// An argument is wrong, or there is no such call.
     pub const PARAMETER_ERROR: i32 = -3;
 }
 
@@ -47,9 +52,9 @@ pub struct Service {
     /// The name of its property in the tree.
     pub name: &'static str,
     /// How many arguments it takes.
-    nargs: usize,
+    pub nargs: usize,
     /// How many results it gives, the status among them.
-    nrets: usize,
+    pub nrets: usize,
     handler: Handler,
 }
 
@@ -105,6 +110,10 @@ fn block(call: &mut Call<'_>) -> Option<()> {
     if nargs > MAX_WORDS || !(1..=MAX_WORDS).contains(&nrets) {
         return None;
     }
+    // A call whose results cannot be stored does not happen.
+    if !platform.memory.check_range(base, 4 * (3 + nargs + nrets)) {
+        return None;
+    }
     let mut args = [[0; 4]; MAX_WORDS];
     platform.memory.read_slice(args[..nargs].as_flattened_mut(), word(3)).ok()?;
     let args = args.map(u32::from_be_bytes);
@@ -133,18 +142,14 @@ fn block(call: &mut Call<'_>) -> Option<()> {
     } as u32;
 
     let rets = rets.map(u32::to_be_bytes);
-    let written = platform.memory.write_slice(rets[..nrets].as_flattened(), word(3 + nargs));
-    if written.is_err() {
-        undo(platform, call.vcpu, &mut call.effect);
-    }
-    written.ok()
+    platform.memory.write_slice(rets[..nrets].as_flattened(), word(3 + nargs)).ok()
 }
 
-/// A call whose results cannot be stored did not happen.
-fn undo(platform: &Platform, caller: usize, effect: &mut Effect) {
-    match std::mem::take(effect) {
-        Effect::Start { vcpu, .. } => platform.cpus.set(vcpu, CpuState::Stopped),
-        Effect::Park => platform.cpus.set(caller, CpuState::Running),
-        Effect::None | Effect::Sync | Effect::Stop(_) => {}
+/// Fills a buffer that the guest named: all of it, or nothing if it is not all memory.
+fn fill(platform: &Platform, buffer: u32, bytes: &[u8]) -> Option<()> {
+    let at = GuestAddress(buffer.into());
+    if !bytes.is_empty() && !platform.memory.check_range(at, bytes.len()) {
+        return None;
     }
+    platform.memory.write_slice(bytes, at).ok()
 }

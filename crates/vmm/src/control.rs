@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
-use vmm_sys_util::signal::block_signal;
+use vmm_sys_util::signal::{Error as SignalError, block_signal};
 
 /// What the run loop does where there is a choice.
 #[derive(Debug, Clone, Copy)]
@@ -129,8 +129,12 @@ impl<A: Arch> Vm<A> {
             }
             tracing::info!("the guest reboots");
             self.shared.park_all();
-            // Two vCPUs may have reported; what came from the life that has ended means nothing to the next.
-            while self.events.try_recv().is_ok() {}
+            // A second wish to end means nothing to the next life. A vCPU that did not park as it should does.
+            for event in self.events.try_iter() {
+                if let Event::Failed(fatal) = event {
+                    return Err(fatal.into());
+                }
+            }
             memory::discard(&self.memory).map_err(host("zeroed guest memory"))?;
         }
     }
@@ -205,6 +209,10 @@ fn take_signals() -> Result<SignalFd, RunError> {
         ours.add(signal);
     }
     ours.thread_block().map_err(host("signals"))?;
-    block_signal(kick_signal()).map_err(|_| host("signals")(io::Error::last_os_error()))?;
+    match block_signal(kick_signal()) {
+        // Blocked before: by an earlier VM, or by whoever started the process.
+        Ok(()) | Err(SignalError::SignalAlreadyBlocked(_)) => {}
+        Err(error) => return Err(host("signals")(io::Error::other(error.to_string()))),
+    }
     SignalFd::with_flags(&ours, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(host("signals"))
 }

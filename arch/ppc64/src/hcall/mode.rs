@@ -63,6 +63,10 @@ pub(super) fn register_proc_tbl(call: &mut Call<'_>) -> i64 {
         let radix = register && flags & PROC_TBL_RADIX != 0;
         return if radix { H_PARAMETER } else { H_SUCCESS };
     }
+    // No operation at all, as a hash guest calls, would say that this one's tables are no radix trees.
+    if flags == 0 {
+        return H_PARAMETER;
+    }
     let (gtse, table) = if register {
         if flags & PROC_TBL_TYPE != PROC_TBL_RADIX {
             return H_PARAMETER;

@@ -3,6 +3,9 @@
 //! Arguments are checked here and forwarded to KVM's device. All sources are MSIs: the guest triggers and
 //! ends them in its own mapping of the ESB pages.
 
+#[cfg(test)]
+mod tests;
+
 use super::Call;
 use crate::layout;
 use crate::papr::ret::{H_FUNCTION, H_HARDWARE, H_P2, H_P3, H_P4, H_P5, H_PARAMETER, H_SUCCESS};

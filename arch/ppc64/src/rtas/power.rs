@@ -1,6 +1,6 @@
 //! The guest's end, and the host's wish for it: power-off, system-reboot, ibm,os-term, check-exception.
 
-use super::{Rtas, status};
+use super::{Rtas, fill, status};
 use crate::epow::EPOW_EVENTS;
 use crate::hcall::Effect;
 use arch_api::Stop;
@@ -39,10 +39,15 @@ pub(super) fn check_exception(rtas: &mut Rtas<'_>) -> i32 {
     if mask & EPOW_EVENTS == 0 {
         return status::NO_ERROR_LOG;
     }
-    let Some(log) = rtas.platform.epow.take() else { return status::NO_ERROR_LOG };
+    let platform = rtas.platform;
+    let Some(log) = platform.epow.take() else { return status::NO_ERROR_LOG };
     let length = log.len().min(length as usize);
-    match rtas.platform.memory.write_slice(&log[..length], GuestAddress(u64::from(buffer))) {
-        Ok(()) => status::SUCCESS,
-        Err(_) => status::PARAMETER_ERROR,
+    match fill(platform, buffer, &log[..length]) {
+        Some(()) => status::SUCCESS,
+        None => {
+            // Nobody has seen it: it is still there for a caller with a buffer.
+            platform.epow.press();
+            status::PARAMETER_ERROR
+        }
     }
 }

@@ -1,0 +1,324 @@
+//! A hypervisor and a small guest for tests, on any host.
+//!
+//! [`Fake`] records what it is asked for and asserts what KVM would refuse or what would reach outside guest
+//! RAM, so a test that passes garbage through the hcalls fails when garbage comes out on the other side.
+
+use crate::cpus::{CpuState, Cpus};
+use crate::hcall::{Call, Effect, dispatch};
+use crate::papr::nr;
+use crate::platform::Platform;
+use crate::rtas;
+use crate::xive::XiveRoutes;
+use arch_api::ppc64::{CpuCharacteristics, Partition, Regs, Vm, Xive, XiveQueue, XiveRoute};
+use arch_api::{Exit, HvError, Reply};
+use devices::console::Console;
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+/// Interrupt server numbers: not the indices, so a mix-up shows.
+pub const SERVERS: &[u32] = &[0, 1, 8, 9];
+
+/// XIVE sources of the small guest.
+pub const LISNS: &[u32] = &[0, 1, 2, 3, 0x1000, 0x1100];
+
+/// The small guest's RAM: a piece at 0, and one that straddles 4 GiB.
+pub const RAM: &[(u64, usize)] = &[(0, 1 << 20), ((4 << 30) - 0x2_0000, 0x4_0000)];
+
+/// What the hypervisor was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    Mmu { radix: bool, gtse: bool, table: u64 },
+    Irq { source: u32, level: bool },
+    Source(u32, XiveRoute),
+    Queue { server: u32, priority: u8, queue: XiveQueue },
+    Sync(u32),
+    Esb { lisn: u32, offset: u64, store: Option<u64> },
+    XiveReset,
+    Memory(u64),
+    CreateVcpu(u32),
+    CreateSources(Vec<u32>),
+    Reset,
+}
+
+/// The hypervisor.
+#[derive(Default)]
+pub struct Fake {
+    servers: Vec<u32>,
+    lisns: Vec<u32>,
+    ram: Mutex<Option<GuestMemoryMmap>>,
+    has_xive: bool,
+    /// Every call fails from now on.
+    refuses: AtomicBool,
+    asked: Mutex<Vec<Asked>>,
+    queues: Mutex<HashMap<(u32, u8), XiveQueue>>,
+}
+
+/// What an ESB load reads.
+pub const ESB_VALUE: u64 = 0x1234_5678_9abc_def0;
+
+impl Fake {
+    pub fn new(has_xive: bool, servers: &[u32], lisns: &[u32]) -> Self {
+        Self { has_xive, servers: servers.to_vec(), lisns: lisns.to_vec(), ..Self::default() }
+    }
+
+    pub fn refuse(&self, refuse: bool) {
+        self.refuses.store(refuse, Ordering::Relaxed);
+    }
+
+    /// Everything asked for since the last time.
+    pub fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut lock(&self.asked))
+    }
+
+    fn ask(&self, call: &'static str, what: Asked) -> Result<(), HvError> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(HvError { call, source: io::Error::from(io::ErrorKind::PermissionDenied) });
+        }
+        lock(&self.asked).push(what);
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap()
+}
+
+impl Partition for Fake {
+    fn configure_mmu(&self, radix: bool, gtse: bool, table: u64) -> Result<(), HvError> {
+        assert!(table >> 60 == 0 && table & 0x1f <= 24 && table & 0xfe0 == 0, "process table {table:#x}");
+        self.ask("KVM_PPC_CONFIGURE_V3_MMU", Asked::Mmu { radix, gtse, table })
+    }
+
+    fn set_irq(&self, source: u32, level: bool) -> Result<(), HvError> {
+        self.ask("KVM_IRQ_LINE", Asked::Irq { source, level })
+    }
+
+    fn xive(&self) -> Option<&dyn Xive> {
+        self.has_xive.then_some(self)
+    }
+}
+
+impl Xive for Fake {
+    fn set_source(&self, lisn: u32, route: XiveRoute) -> Result<(), HvError> {
+        assert!(self.lisns.contains(&lisn), "source {lisn:#x}");
+        assert!(
+            self.servers.contains(&route.server) && route.priority < 7 && route.eisn >> 31 == 0,
+            "{route:?}"
+        );
+        self.ask("KVM_DEV_XIVE_GRP_SOURCE_CONFIG", Asked::Source(lisn, route))
+    }
+
+    fn set_queue(&self, server: u32, priority: u8, queue: XiveQueue) -> Result<(), HvError> {
+        assert!(self.servers.contains(&server) && priority < 7, "queue {server} {priority}");
+        if queue.shift == 0 {
+            assert_eq!(queue, XiveQueue::default());
+        } else {
+            let ram = lock(&self.ram).clone().expect("RAM");
+            assert!(queue.shift == 16 && queue.address % 0x1_0000 == 0, "{queue:?}");
+            assert!(ram.check_range(GuestAddress(queue.address), 0x1_0000), "{queue:?} is outside RAM");
+        }
+        self.ask("KVM_DEV_XIVE_GRP_EQ_CONFIG", Asked::Queue { server, priority, queue })?;
+        lock(&self.queues).insert((server, priority), queue);
+        Ok(())
+    }
+
+    fn queue(&self, server: u32, priority: u8) -> Result<XiveQueue, HvError> {
+        assert!(self.servers.contains(&server) && priority < 7, "queue {server} {priority}");
+        if self.refuses.load(Ordering::Relaxed) {
+            let source = io::Error::from(io::ErrorKind::NotFound);
+            return Err(HvError { call: "KVM_DEV_XIVE_GRP_EQ_CONFIG", source });
+        }
+        Ok(lock(&self.queues).get(&(server, priority)).copied().unwrap_or_default())
+    }
+
+    fn sync(&self, lisn: u32) -> Result<(), HvError> {
+        assert!(self.lisns.contains(&lisn), "source {lisn:#x}");
+        self.ask("KVM_DEV_XIVE_GRP_SOURCE_SYNC", Asked::Sync(lisn))
+    }
+
+    fn esb(&self, lisn: u32, offset: u64, store: Option<u64>) -> u64 {
+        assert!(self.lisns.contains(&lisn), "source {lisn:#x}");
+        assert!(offset % 8 == 0 && offset < 0x1_0000, "offset {offset:#x}");
+        lock(&self.asked).push(Asked::Esb { lisn, offset, store });
+        ESB_VALUE
+    }
+
+    fn reset(&self) -> Result<(), HvError> {
+        self.ask("KVM_DEV_XIVE_RESET", Asked::XiveReset)?;
+        lock(&self.queues).clear();
+        Ok(())
+    }
+}
+
+impl Vm for Fake {
+    type Vcpu = FakeVcpu;
+
+    fn set_memory(&self, memory: &GuestMemoryMmap) -> Result<(), HvError> {
+        *lock(&self.ram) = Some(memory.clone());
+        let end = memory.iter().map(|r| r.start_addr().raw_value() + r.len()).max().unwrap_or(0);
+        self.ask("KVM_SET_USER_MEMORY_REGION", Asked::Memory(end))
+    }
+
+    fn create_vcpu(&self, server: u32) -> Result<FakeVcpu, HvError> {
+        self.ask("KVM_CREATE_VCPU", Asked::CreateVcpu(server))?;
+        Ok(FakeVcpu::default())
+    }
+
+    fn create_sources(&self, sources: &[u32]) -> Result<(), HvError> {
+        self.ask("sources", Asked::CreateSources(sources.to_vec()))
+    }
+
+    fn reset(&self) -> Result<(), HvError> {
+        self.ask("reset", Asked::Reset)
+    }
+}
+
+/// Registers, as they were last written.
+#[derive(Debug, Default)]
+pub struct FakeVcpu {
+    pub regs: Regs,
+    pub lpcr: u64,
+    pub online: bool,
+    pub resets: u32,
+}
+
+impl arch_api::Vcpu for FakeVcpu {
+    fn run(&mut self, _reply: Reply) -> Result<Exit, HvError> {
+        Ok(Exit::Interrupted)
+    }
+}
+
+impl arch_api::ppc64::Vcpu for FakeVcpu {
+    fn regs(&mut self) -> Result<Regs, HvError> {
+        Ok(self.regs)
+    }
+
+    fn set_regs(&mut self, regs: &Regs) -> Result<(), HvError> {
+        self.regs = *regs;
+        Ok(())
+    }
+
+    fn set_lpcr(&mut self, mask: u64, value: u64) -> Result<(), HvError> {
+        self.lpcr = (self.lpcr & !mask) | (value & mask);
+        Ok(())
+    }
+
+    fn set_online(&mut self, online: bool) -> Result<(), HvError> {
+        self.online = online;
+        Ok(())
+    }
+
+    fn reset(&mut self) -> Result<(), HvError> {
+        self.resets += 1;
+        Ok(())
+    }
+}
+
+/// What an hcall came back with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    pub ret: i64,
+    pub args: [u64; 9],
+    pub effect: Effect,
+}
+
+/// Four vCPUs, of which the first runs, on a [`Fake`].
+pub struct Guest {
+    pub platform: Platform,
+    pub fake: Arc<Fake>,
+}
+
+impl Guest {
+    /// A radix guest with a XIVE, and a console that nobody reads.
+    pub fn new() -> Self {
+        Self::with_console(Console::file(Path::new("/dev/null")).unwrap())
+    }
+
+    pub fn with_console(console: Console) -> Self {
+        let ranges: Vec<_> = RAM.iter().map(|&(start, size)| (GuestAddress(start), size)).collect();
+        let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
+        let fake = Arc::new(Fake::new(true, SERVERS, LISNS));
+        *lock(&fake.ram) = Some(memory.clone());
+        let platform = Platform {
+            memory,
+            partition: Arc::clone(&fake) as _,
+            cpus: Cpus::new(SERVERS),
+            console: Arc::new(console),
+            unsent: Default::default(),
+            clock: Default::default(),
+            epow: Default::default(),
+            xive: Some(XiveRoutes::new(LISNS)),
+            characteristics: Some(CpuCharacteristics { character: 0xabc << 52, behaviour: 0xdef << 52 }),
+            ail_mode_3: true,
+            radix: true,
+            isa_v3: true,
+            name: "ada".into(),
+            ram: 3 << 30,
+            counters: Default::default(),
+        };
+        platform.cpus.set(0, CpuState::Running);
+        Self { platform, fake }
+    }
+
+    /// An hcall of vCPU 0. Arguments that are not given are zero.
+    pub fn hcall(&self, nr: u64, given: &[u64]) -> Answer {
+        self.hcall_of(0, nr, given)
+    }
+
+    pub fn hcall_of(&self, vcpu: usize, nr: u64, given: &[u64]) -> Answer {
+        let mut args = [0; 9];
+        args[..given.len()].copy_from_slice(given);
+        let mut call = Call { platform: &self.platform, vcpu, args, effect: Effect::None };
+        let ret = dispatch(nr, &mut call);
+        Answer { ret, args: call.args, effect: call.effect }
+    }
+
+    /// Only the return code.
+    pub fn ret(&self, nr: u64, given: &[u64]) -> i64 {
+        self.hcall(nr, given).ret
+    }
+
+    pub fn write_words(&self, at: u64, words: &[u32]) {
+        for (word, at) in words.iter().zip((at..).step_by(4)) {
+            self.platform.memory.write_slice(&word.to_be_bytes(), GuestAddress(at)).unwrap();
+        }
+    }
+
+    pub fn words(&self, at: u64, count: usize) -> Vec<u32> {
+        let word =
+            |at| self.platform.memory.read_obj::<[u8; 4]>(GuestAddress(at)).map(u32::from_be_bytes).unwrap();
+        (at..).step_by(4).take(count).map(word).collect()
+    }
+
+    pub fn bytes(&self, at: u64, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.platform.memory.read_slice(&mut bytes, GuestAddress(at)).unwrap();
+        bytes
+    }
+
+    /// A well-formed RTAS call of vCPU `vcpu`: status, the other results, what happens beside.
+    pub fn rtas_of(&self, vcpu: usize, name: &str, args: &[u32], nrets: u32) -> (i32, Vec<u32>, Effect) {
+        const BLOCK: u64 = 0x8000;
+        let token = token(name);
+        self.write_words(BLOCK, &[token, args.len() as u32, nrets]);
+        self.write_words(BLOCK + 12, args);
+        let answer = self.hcall_of(vcpu, nr::H_RTAS, &[BLOCK]);
+        assert_eq!(answer.ret, 0, "{name}");
+        let rets = self.words(BLOCK + 12 + 4 * args.len() as u64, nrets as usize);
+        (rets[0] as i32, rets[1..].to_vec(), answer.effect)
+    }
+
+    pub fn rtas(&self, name: &str, args: &[u32], nrets: u32) -> (i32, Vec<u32>, Effect) {
+        self.rtas_of(0, name, args, nrets)
+    }
+}
+
+/// The token of an RTAS call.
+pub fn token(name: &str) -> u32 {
+    let tokens = rtas::tokens(true);
+    tokens.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no RTAS call {name}")).1
+}

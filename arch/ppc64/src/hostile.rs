@@ -1,0 +1,193 @@
+//! A guest that passes anything anywhere: no call panics, every code is one of PAPR's, and what happens beside
+//! is what the state of the vCPUs allows. [`Fake`](crate::fake::Fake) asserts the rest.
+
+use crate::cpus::CpuState;
+use crate::fake::{Guest, LISNS, RAM, SERVERS};
+use crate::hcall::{Effect, TABLE};
+use crate::layout::VIO_REG;
+use crate::papr::nr::H_RTAS;
+use crate::papr::ret::*;
+use crate::rtas;
+use proptest::prelude::*;
+use proptest::sample::select;
+use vm_memory::{Bytes, GuestAddress};
+
+const CODES: &[i64] = &[
+    H_SUCCESS,
+    H_BUSY,
+    H_HARDWARE,
+    H_FUNCTION,
+    H_PARAMETER,
+    H_P2,
+    H_P3,
+    H_P4,
+    H_P5,
+    H_UNSUPPORTED_FLAG_START - 63,
+];
+
+const STATUSES: &[i32] = &[
+    rtas::status::SUCCESS,
+    rtas::status::NO_ERROR_LOG,
+    rtas::status::HARDWARE_ERROR,
+    rtas::status::PARAMETER_ERROR,
+];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Hcall {
+        caller: usize,
+        nr: u64,
+        args: [u64; 9],
+    },
+    /// A block of these words at this address, then H_RTAS.
+    Rtas {
+        caller: usize,
+        at: u64,
+        words: Vec<u32>,
+    },
+    PowerButton,
+    Refuse(bool),
+    /// A vCPU's thread has left the guest.
+    Left(usize),
+}
+
+/// Near the edges of RAM, page boundaries, or anywhere.
+fn address() -> impl Strategy<Value = u64> {
+    let edges: Vec<u64> =
+        RAM.iter().flat_map(|&(start, size)| [start, start + size as u64, 4 << 30]).collect();
+    prop_oneof![
+        (select(edges), -64i64..64).prop_map(|(edge, by)| edge.wrapping_add_signed(by)),
+        (0u64..16).prop_map(|page| page << 16),
+        0u64..1 << 20,
+        any::<u64>(),
+    ]
+}
+
+fn argument() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => 0u64..20,
+        2 => select(LISNS).prop_map(u64::from),
+        2 => select(SERVERS).prop_map(u64::from),
+        1 => Just(u64::from(VIO_REG)),
+        1 => select(&[0x10, 0x18, 0x1c, 0x1d, 0xff][..]),
+        2 => address(),
+        1 => (0u32..64).prop_map(|bit| 1 << bit),
+        1 => any::<u64>(),
+    ]
+}
+
+fn hcall() -> impl Strategy<Value = Step> {
+    let known: Vec<u64> = TABLE.iter().map(|hcall| hcall.nr).collect();
+    let nr = prop_oneof![8 => select(known), 1 => 0u64..0x600, 1 => any::<u64>()];
+    (0..SERVERS.len(), nr, prop::array::uniform9(argument())).prop_map(|(caller, nr, args)| Step::Hcall {
+        caller,
+        nr,
+        args,
+    })
+}
+
+fn rtas_call() -> impl Strategy<Value = Step> {
+    let tokens = rtas::tokens(true).len() as u32;
+    let token = prop_oneof![8 => 0x2000..0x2000 + tokens, 1 => any::<u32>()];
+    let count = || prop_oneof![8 => 0u32..8, 1 => 0u32..20, 1 => any::<u32>()];
+    let word = prop_oneof![4 => argument().prop_map(|a| a as u32), 1 => Just(0x4000_0000), 1 => any::<u32>()];
+    let random = (token, count(), count(), prop::collection::vec(word.clone(), 0..20))
+        .prop_map(|(token, nargs, nrets, rest)| [vec![token, nargs, nrets], rest].concat());
+    // Half of them are well-formed, or hardly any would reach its handler.
+    let good = (0..rtas::TABLE.len(), prop::collection::vec(word, 7)).prop_map(|(index, rest)| {
+        let (nargs, nrets) = (rtas::TABLE[index].nargs, rtas::TABLE[index].nrets);
+        [vec![0x2000 + index as u32, nargs as u32, nrets as u32], rest].concat()
+    });
+    let words = prop_oneof![random, good];
+    (0..SERVERS.len(), address(), words).prop_map(|(caller, at, words)| Step::Rtas { caller, at, words })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        10 => hcall(),
+        10 => rtas_call(),
+        1 => Just(Step::PowerButton),
+        1 => any::<bool>().prop_map(Step::Refuse),
+        2 => (0..SERVERS.len()).prop_map(Step::Left),
+    ]
+}
+
+struct Model {
+    guest: Guest,
+    states: [CpuState; 4],
+}
+
+impl Model {
+    fn new() -> Self {
+        let guest = Guest::new();
+        let states = [CpuState::Running, CpuState::Stopped, CpuState::Stopped, CpuState::Stopped];
+        Self { guest, states }
+    }
+
+    fn play(&mut self, step: &Step) {
+        let guest = &self.guest;
+        match step {
+            Step::PowerButton => guest.platform.epow.press(),
+            Step::Refuse(refuse) => guest.fake.refuse(*refuse),
+            Step::Left(index) => {
+                if self.states[*index] == CpuState::Stopping {
+                    self.states[*index] = CpuState::Stopped;
+                    guest.platform.cpus.set(*index, CpuState::Stopped);
+                }
+            }
+            Step::Hcall { caller, nr, args } => self.call(*caller, *nr, args),
+            Step::Rtas { caller, at, words } => {
+                for (index, word) in (0..).zip(words) {
+                    let at = GuestAddress(at.wrapping_add(4 * index));
+                    // What is not memory stays so; the call has to find out.
+                    let _ = guest.platform.memory.write_slice(&word.to_be_bytes(), at);
+                }
+                self.call(*caller, H_RTAS, &[*at]);
+            }
+        }
+        let seen: Vec<_> = (0..4).map(|index| self.guest.platform.cpus.state(index)).collect();
+        assert_eq!(seen, self.states, "after {step:x?}");
+    }
+
+    fn call(&mut self, caller: usize, nr: u64, args: &[u64]) {
+        if self.states[caller] != CpuState::Running {
+            return;
+        }
+        let header = self.header(args[0]);
+        let answer = self.guest.hcall_of(caller, nr, args);
+        assert!(CODES.contains(&answer.ret), "{nr:#x} {args:x?} returned {}", answer.ret);
+        if answer.ret != H_SUCCESS {
+            assert_eq!(answer.effect, Effect::None, "{nr:#x} {args:x?} was refused");
+        }
+        match answer.effect {
+            Effect::Start { vcpu, .. } => {
+                assert_eq!(self.states[vcpu], CpuState::Stopped, "start-cpu of vCPU {vcpu}");
+                self.states[vcpu] = CpuState::Running;
+            }
+            Effect::Park => self.states[caller] = CpuState::Stopping,
+            Effect::None | Effect::Sync | Effect::Stop(_) => {}
+        }
+        if nr == H_RTAS && answer.ret == H_SUCCESS {
+            let [_, nargs, _] = header.expect("a block without a header was refused");
+            let status = self.guest.words(args[0] + 12 + 4 * u64::from(nargs), 1)[0] as i32;
+            assert!(STATUSES.contains(&status), "status {status} of {args:x?}");
+        }
+    }
+
+    /// As it is before the call, which may write a buffer over it.
+    fn header(&self, at: u64) -> Option<[u32; 3]> {
+        let mut words = [[0; 4]; 3];
+        self.guest.platform.memory.read_slice(words.as_flattened_mut(), GuestAddress(at)).ok()?;
+        Some(words.map(u32::from_be_bytes))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_guest_gets_answers_and_nothing_else(steps in prop::collection::vec(step(), 150)) {
+        let mut model = Model::new();
+        steps.iter().for_each(|step| model.play(step));
+    }
+}
