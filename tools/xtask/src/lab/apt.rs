@@ -118,7 +118,17 @@ impl Apt {
 
     /// The version of `name` for ppc64el that apt would choose, without its dependencies.
     pub fn foreign(&self, name: &str) -> Result<Package> {
-        let record = self.record(name)?;
+        self.chosen(name, &format!("{name}:{PPC64EL}"))
+    }
+
+    /// The version of `name` that apt would choose for this machine, without its dependencies: for packages that are
+    /// the same on all.
+    pub fn package(&self, name: &str) -> Result<Package> {
+        self.chosen(name, name)
+    }
+
+    fn chosen(&self, name: &str, spec: &str) -> Result<Package> {
+        let record = self.record(spec)?;
         let version = field(&record, "Version").with_context(|| format!("apt knows no version of {name}"))?;
         let arch = field(&record, "Architecture").unwrap_or(PPC64EL);
         Ok(Package { name: name.to_owned(), version: version.to_owned(), arch: arch.to_owned() })
@@ -126,7 +136,7 @@ impl Apt {
 
     /// The package that the ppc64el metapackage `name` stands for: the first that it depends on.
     pub fn behind_metapackage(&self, name: &str) -> Result<Package> {
-        let record = self.record(name)?;
+        let record = self.record(&format!("{name}:{PPC64EL}"))?;
         let depends = field(&record, "Depends").with_context(|| format!("{name} depends on nothing"))?;
         let target = depends.split([' ', ',', '|']).next().unwrap_or_default();
         self.foreign(target)
@@ -149,10 +159,9 @@ impl Apt {
         Ok(())
     }
 
-    fn record(&self, name: &str) -> Result<String> {
-        let name = format!("{name}:{PPC64EL}");
-        stdout(self.command("apt-cache").args(["show", "--no-all-versions", &name]))
-            .with_context(|| format!("apt knows no package {name}"))
+    fn record(&self, spec: &str) -> Result<String> {
+        stdout(self.command("apt-cache").args(["show", "--no-all-versions", spec]))
+            .with_context(|| format!("apt knows no package {spec}"))
     }
 
     fn command(&self, program: &str) -> Command {

@@ -29,7 +29,7 @@ use super::modules;
 use crate::paths;
 
 /// Changes with the shape of the image: an older one is then made anew.
-const RECIPE: &str = "4";
+const RECIPE: &str = "5";
 
 /// What a release of Debian offers. On bookworm the compiler that matches the ppc64el standard library is a
 /// package of its own.
@@ -56,7 +56,7 @@ const BOOKWORM: Recipe = Recipe {
     // QEMU and the kernels are backports'; the compiler stays at the version that exists for ppc64el too. A
     // pin without an architecture is for this machine's alone.
     pins: "Package: src:qemu\nPin: release n=bookworm-backports\nPin-Priority: 990\n\n\
-           Package: linux-image-*:ppc64el linux-libc-dev:ppc64el\nPin: release n=bookworm-backports\nPin-Priority: 990\n\n\
+           Package: linux-image-*:ppc64el linux-libc-dev\nPin: release n=bookworm-backports\nPin-Priority: 990\n\n\
            Package: rustc-web libstd-rust-web-* libstd-rust-web-*:ppc64el\nPin: version 1.85.0*\nPin-Priority: 1001\n",
 };
 
@@ -168,7 +168,7 @@ pub fn fetch(options: &Options) -> Result<Image> {
         kernel_64k: apt.behind_metapackage("linux-image-powerpc64le-64k")?,
         kernel_4k: apt.behind_metapackage("linux-image-powerpc64le")?,
         busybox: apt.foreign("busybox-static")?,
-        headers: apt.foreign("linux-libc-dev")?,
+        headers: apt.package("linux-libc-dev")?,
     };
     parts.check_rust()?;
     let debs = cache.join("debs");
