@@ -1,1 +1,3 @@
 //! End-to-end scenarios, bare-metal payloads, the layering test.
+
+#![forbid(unsafe_code)]
