@@ -111,6 +111,13 @@ impl<P: Port, O: Orderings> Vcore<P, O> {
         }
     }
 
+    /// The same vcore, starting with a polling interval that was learnt before (a restored VM)
+    /// instead of 0.
+    pub fn starting_with(self, halt_poll_ns: u32) -> Self {
+        self.halt_poll_ns.store(halt_poll_ns, Ordering::Relaxed);
+        self
+    }
+
     /// The port it was made with.
     pub fn port(&self) -> &P {
         &self.port
