@@ -136,6 +136,7 @@ pub enum Outcome {
 }
 
 /// Applies one event to a word. Pure; every driver uses this function and no other.
+#[inline]
 pub fn transition(word: Word, event: Event) -> (Word, Outcome) {
     use ThreadState::{Host, Napping, Offline, Running};
     match event {
@@ -310,9 +311,15 @@ impl Machine {
         self.halt_poll_ns
     }
 
+    /// When the present idle period began, or the last one if none is open.
+    pub const fn period_start(self) -> u64 {
+        self.start
+    }
+
     /// One step: the machine after `event` at time `now` (nanoseconds of any monotonic clock), and
     /// what its driver must do.
     #[must_use]
+    #[inline]
     pub fn step(self, now: u64, event: Event, tunables: &Tunables) -> (Self, Actions) {
         let interval = self.halt_poll_ns.min(tunables.halt_poll_ns);
         let event = match event {

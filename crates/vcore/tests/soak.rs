@@ -96,7 +96,7 @@ fn short_soak_polling() {
 fn long_soak() {
     let pairs =
         std::env::var("SOAK_PAIRS").map_or(100_000_000, |text| text.parse().expect("SOAK_PAIRS is a number"));
-    // Nine in ten inside the poll window, one in ten through the futex.
-    soak(pairs / 10 * 9, POLL);
-    soak(pairs / 10, Tunables::NO_POLL);
+    // One in a hundred through the futex: an idle CPU takes a hundred times as long to wake up.
+    soak(pairs / 100 * 99, POLL);
+    soak(pairs / 100, Tunables::NO_POLL);
 }

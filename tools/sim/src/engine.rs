@@ -12,7 +12,7 @@ use vcore::machine::Outcome;
 use vcore::{Cause, Event, Machine, Thread, ThreadState, Tunables};
 
 use crate::measure::Measured;
-use crate::queue::Queue;
+use crate::queue::{Entry, Queue};
 use crate::workload::{Load, Random, Recorded, Source, Workload};
 
 /// What the host charges, in nanoseconds.
@@ -90,21 +90,22 @@ const FIRST: Thread = match Thread::new(0) {
     None => unreachable!(),
 };
 
-/// One cache line: an event touches this and its thread's fiber.
+/// One cache line, for most events touch nothing else.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Core {
     machine: Machine,
-    /// When the present poll began; `NEVER` if nobody polls.
-    polling_since: u64,
     /// When the next look at the poll is booked; `NEVER` if none is. One at a time: most polls
     /// end early, and a booking for each would fill the queue.
     look_at: u64,
+    /// Thread 0; its siblings are in `Engine::siblings`.
+    fiber: Fiber,
 }
 
 impl Core {
+    /// When the present poll must end.
     fn poll_due(&self) -> u64 {
-        self.polling_since.saturating_add(u64::from(self.machine.halt_poll_ns()))
+        self.machine.period_start().saturating_add(u64::from(self.machine.halt_poll_ns()))
     }
 }
 
@@ -113,7 +114,7 @@ pub struct Engine {
     plan: Plan,
     queue: Queue,
     cores: Vec<Core>,
-    fibers: Vec<Fiber>,
+    siblings: Vec<Fiber>,
     threads: usize,
     random: Random,
     replay: Vec<Recorded>,
@@ -125,13 +126,12 @@ impl Engine {
     /// A simulation of `plan`, all threads about to cede for the first time.
     pub fn new(plan: Plan) -> Self {
         let threads = plan.workload.threads.len();
-        let core =
-            Core { machine: Machine::new(threads, plan.halt_poll_ns), polling_since: NEVER, look_at: NEVER };
         let fiber = Fiber { woken_at: 0, up_at: NEVER, left: 0 };
+        let core = Core { machine: Machine::new(threads, plan.halt_poll_ns), look_at: NEVER, fiber };
         let mut engine = Self {
-            queue: Queue::default(),
+            queue: Queue::new(plan.vcores as usize * threads),
             cores: vec![core; plan.vcores as usize],
-            fibers: vec![fiber; plan.vcores as usize * threads],
+            siblings: vec![fiber; plan.vcores as usize * (threads - 1)],
             threads,
             random: Random::new(plan.seed),
             replay: Vec::new(),
@@ -168,13 +168,19 @@ impl Engine {
 
     /// Runs to the plan's end.
     pub fn run(&mut self) -> &Measured {
-        while let Some(entry) = self.queue.pop() {
-            if entry.time >= self.plan.duration {
+        loop {
+            let cores = &self.cores;
+            // The loads do not wait for each other, so the day's cache misses overlap.
+            let touch = |entry: Entry| {
+                let near = cores.get(entry.vcore() as usize).map(|core| core.look_at);
+                std::hint::black_box(near);
+            };
+            let Some(entry) = self.queue.pop(touch).filter(|entry| entry.time() < self.plan.duration) else {
                 break;
-            }
+            };
             self.measured.events += 1;
-            let thread = Thread::new(usize::from(entry.what & 7)).expect("three bits");
-            self.happen(entry.time, entry.vcore, thread, KINDS[usize::from(entry.what >> 3)]);
+            let thread = Thread::new(usize::from(entry.what() & 7)).expect("three bits");
+            self.happen(entry.time(), entry.vcore(), thread, KINDS[usize::from(entry.what() >> 3)]);
         }
         &self.measured
     }
@@ -250,9 +256,8 @@ impl Engine {
         let (machine, actions) = core.machine.step(now, event, &self.plan.tunables);
         core.machine = machine;
         self.measured.steps += 1;
-        if core.polling_since != NEVER && machine.word().poller().is_none() {
-            self.measured.polled_ns += now - core.polling_since;
-            core.polling_since = NEVER;
+        if before.poller().is_some() && machine.word().poller().is_none() {
+            self.measured.polled_ns += now - machine.period_start();
         }
         if let Some(block) = actions.block {
             self.measured.blocks += 1;
@@ -274,7 +279,6 @@ impl Engine {
                 self.queue.push(now + self.load(thread).work, vcore, pack(What::Cede, thread));
             }
             (Outcome::Poll, _) => {
-                self.cores[vcore as usize].polling_since = now;
                 self.measured.attempted += 1;
                 self.book_look(vcore);
             }
@@ -346,11 +350,23 @@ impl Engine {
         self.plan.workload.threads[thread.number()]
     }
 
+    fn sibling(&self, vcore: u32, thread: Thread) -> usize {
+        vcore as usize * (self.threads - 1) + thread.number() - 1
+    }
+
     fn fiber(&self, vcore: u32, thread: Thread) -> &Fiber {
-        &self.fibers[vcore as usize * self.threads + thread.number()]
+        if thread == FIRST {
+            &self.cores[vcore as usize].fiber
+        } else {
+            &self.siblings[self.sibling(vcore, thread)]
+        }
     }
 
     fn fiber_mut(&mut self, vcore: u32, thread: Thread) -> &mut Fiber {
-        &mut self.fibers[vcore as usize * self.threads + thread.number()]
+        if thread == FIRST {
+            return &mut self.cores[vcore as usize].fiber;
+        }
+        let index = self.sibling(vcore, thread);
+        &mut self.siblings[index]
     }
 }
