@@ -33,7 +33,8 @@ impl Latencies {
             return slot;
         }
         let doublings = slot / STEPS - 1;
-        ((slot % STEPS + STEPS + 1) << doublings) - 1
+        // The last slot's bound is 2^64, of which the shift leaves nothing.
+        ((slot % STEPS + STEPS + 1) << doublings).wrapping_sub(1)
     }
 
     pub(crate) fn add(&mut self, value: u64) {
