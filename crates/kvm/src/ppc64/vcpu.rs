@@ -216,3 +216,6 @@ impl Vcpu {
         self.fd.read_from("KVM_SET_SREGS", KVM_SET_SREGS, &cleared).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,3 +136,62 @@ impl XiveDevice {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fd::tests::stand_in;
+    use std::os::unix::fs::FileExt;
+
+    const PAGE: u64 = 0x1_0000;
+
+    /// A device with sources 1 and 3 of four, on a file that holds the pages.
+    fn device() -> (XiveDevice, std::fs::File) {
+        let (fd, file) = stand_in((KVM_XIVE_ESB_PAGE_OFFSET as u64 + 8) * PAGE);
+        let map =
+            |pages, first: u32| Mapping::new(&fd, (pages * PAGE) as usize, u64::from(first) * PAGE, "mmap");
+        let tima = map(TIMA_PAGES, KVM_XIVE_TIMA_PAGE_OFFSET).unwrap();
+        let esb = map(8, KVM_XIVE_ESB_PAGE_OFFSET).unwrap();
+        let sources = OnceLock::from(vec![1, 3]);
+        (XiveDevice { device: Device { fd }, tima, esb, page_size: PAGE, sources, servers: vec![0] }, file)
+    }
+
+    /// Where the management page of a source is in the descriptor.
+    fn management(lisn: u64) -> u64 {
+        (u64::from(KVM_XIVE_ESB_PAGE_OFFSET) + 2 * lisn + 1) * PAGE
+    }
+
+    #[test]
+    fn esb_accesses_are_big_endian_in_the_management_page() {
+        let (device, file) = device();
+        let value = 0x0102_0304_0506_0708u64;
+        file.write_all_at(&value.to_be_bytes(), management(3) + 0x800).unwrap();
+        assert_eq!(device.esb(3, 0x800, None), value);
+        assert_eq!(device.esb(1, PAGE - 8, Some(value)), 0);
+        let mut stored = [0; 8];
+        file.read_exact_at(&mut stored, management(1) + PAGE - 8).unwrap();
+        assert_eq!(stored, value.to_be_bytes());
+    }
+
+    #[test]
+    fn esb_accesses_elsewhere_do_not_happen() {
+        for (lisn, offset) in [(0, 0), (2, 0), (4, 0), (u32::MAX, 0), (3, 4), (3, PAGE), (3, u64::MAX - 7)] {
+            let access = std::panic::catch_unwind(|| device().0.esb(lisn, offset, Some(1)));
+            assert!(access.is_err(), "{lisn} {offset:#x}");
+        }
+    }
+
+    #[test]
+    fn slots_are_the_guests_windows() {
+        let (device, _file) = device();
+        let [tima, esb] = device.slots(XivePages { tima: 0x111_0000, esb: 0x222_0000, sources: 4 });
+        assert_eq!((tima.0, tima.2), (0x111_0000, 4 * PAGE));
+        assert_eq!((esb.0, esb.2), (0x222_0000, 8 * PAGE));
+    }
+
+    #[test]
+    fn queues_are_numbered_by_server_and_priority() {
+        assert_eq!(XiveDevice::queue_attr(0, 6), 6);
+        assert_eq!(XiveDevice::queue_attr(0x1234, 5), 0x1234 << 3 | 5);
+    }
+}
