@@ -19,7 +19,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cede-vmm", &["cede-arch-api", "cede-devices", "cede-irq", "cede-kvm", "cede-vcore"]),
     ("cede", &["*"]),
     // They drive the program from outside.
-    ("cede-tests", &[]),
+    ("cede-sim", &["cede-vcore"]),
+    ("cede-tests", &["xtask"]),
     ("xtask", &[]),
 ];
 

@@ -13,6 +13,8 @@
 //! | [`measure`] | wake-up latencies and burned CPU time |
 //! | [`plot`] | the picture of one against the other |
 
+#![forbid(unsafe_code)]
+
 pub mod engine;
 pub mod measure;
 pub mod plot;

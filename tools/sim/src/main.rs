@@ -1,5 +1,7 @@
 //! The simulator's command line: it parses, runs and prints.
 
+#![forbid(unsafe_code)]
+
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use sim::engine::{Costs, Engine, Plan};
