@@ -4,7 +4,14 @@
 //! neither. What it can see is that it was off its CPU: two clock reads in a row, normally some 50
 //! ns apart, lie far apart. [`GAP_NS`] is well above what interrupts take and well below any time
 //! slice. A gap alone may be an interrupt or a stolen CPU, so after one (and only then: it is a
-//! system call) the thread's count of involuntary switches decides.
+//! system call) the thread's count of involuntary switches decides: has it grown since the last
+//! such look, another task wants this CPU. Then the poll ends, and no other begins for
+//! [`BACKOFF_NS`], for the other task is likely to stay; a vCPU that sleeps instead gives its CPU
+//! away at once and gets it back when it wakes.
+//!
+//! Tried and rejected: a `sched_yield` before each poll. It finds a competitor at once, but hands
+//! the CPU over as a runnable task, and a wake-up that comes meanwhile waits for the competitor's
+//! whole slice. docs/vcore.md has the figures (`cargo bench -p cede-vcore --bench contention`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -52,7 +52,7 @@ pub trait Port {
     /// The VM's tunables.
     fn tunables(&self) -> &SharedTunables;
 
-    /// The statistics of `thread`'s vCPU.
+    /// The statistics of `thread`'s vCPU. The driver counts there as `thread` only.
     fn stats(&self, thread: Thread) -> &Stats;
 
     /// The number of `thread`'s vCPU, for trace events.

@@ -2,8 +2,11 @@
 //!
 //! Owns one set of counters per vCPU. As in the kernel, what concerns the vcore as a whole is
 //! charged to one of its vCPUs: the poll to the poller, the rest of a block to the thread whose
-//! waking ended it. Counters only ever grow and wrap; every access is `Relaxed`, for each counts
-//! by itself and publishes nothing. A reader sees each counter exactly, not all at one instant.
+//! waking ended it.
+//!
+//! What always holds: only the vCPU's own thread writes its counters, so counting is a load and a
+//! store, no locked instruction; anybody may read. `Relaxed` throughout: each counter stands by
+//! itself and publishes nothing. A reader sees each one exactly, not all of them at one instant.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,7 +40,7 @@ impl Histogram {
     }
 }
 
-/// The counters of one vCPU. Aligned so that no two vCPUs share a cache line (128 bytes on POWER,
+/// The counters of one vCPU; only its own thread may call the methods that count. Aligned so that no two vCPUs share a cache line (128 bytes on POWER,
 /// and the pair of lines that x86 prefetches).
 #[derive(Debug)]
 #[repr(align(128))]
@@ -107,8 +110,9 @@ impl Snapshot {
     }
 }
 
+/// Only the counter's one writer calls this.
 fn add(counter: &AtomicU64, amount: u64) {
-    counter.fetch_add(amount, Ordering::Relaxed);
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
 }
 
 impl Stats {

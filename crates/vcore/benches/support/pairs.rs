@@ -13,7 +13,13 @@ pub const POLL: Tunables = Tunables { halt_poll_ns: 1_000_000, halt_poll_ns_shri
 
 /// A vcore with those tunables, its interval at the maximum from the start.
 pub fn vcore(id: u32, tunables: Tunables) -> BenchVcore {
-    let port = FutexPort::new(id, 1, Arc::new(SharedTunables::new(tunables)), NoKick);
+    vcore_of(id, &Arc::new(SharedTunables::new(tunables)))
+}
+
+/// A vcore of the VM that has those tunables.
+pub fn vcore_of(id: u32, shared: &Arc<SharedTunables>) -> BenchVcore {
+    let tunables = shared.get();
+    let port = FutexPort::new(id, 1, shared.clone(), NoKick);
     Vcore::new(1, port).starting_with(tunables.halt_poll_ns)
 }
 
