@@ -150,7 +150,10 @@ impl<A: Arch> Vm<A> {
                     return Ok(Outcome::Terminated);
                 }
                 tracing::warn!("asking the guest to power off; a second signal stops it at once");
-                self.shared.arch.power_button()?;
+                // A guest that cannot be asked can still be stopped.
+                if let Err(error) = self.shared.arch.power_button() {
+                    tracing::error!(error = %error.source, "the guest could not be asked: {error}");
+                }
             }
             if ready.bell {
                 // Only the counter is cleared here; what was reported is in the channel.
