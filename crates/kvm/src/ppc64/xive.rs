@@ -1,8 +1,10 @@
 //! KVM's XIVE in exploitation mode (Documentation/virt/kvm/devices/xive.rst).
 //!
 //! The device maps the hardware's pages: the TIMA at page 0 of its descriptor and, from page 4, two pages for each
-//! source, of which the even one triggers and the odd one manages. Both mappings become memory slots, so the
-//! guest reaches them without an exit.
+//! source, of which the even one triggers and the odd one manages. What the guest may touch of it becomes memory
+//! slots, so the guest reaches it without an exit: the TIMA's page of the OS ring and the pages of sources that
+//! exist. KVM has nothing behind the other pages, and KVM_RUN would fail with EFAULT for a guest that touched one; so
+//! they are no slots, and an access is an exit like any other to nowhere.
 
 use super::device::Device;
 use super::vm::VmFd;
@@ -12,8 +14,11 @@ use arch_api::HvError;
 use arch_api::ppc64::{VmSpec, Xive, XivePages, XiveQueue, XiveRoute};
 use std::sync::OnceLock;
 
-/// Four pages; only the OS ring's can be touched.
+/// Four pages, one a ring.
 const TIMA_PAGES: u64 = 4;
+
+/// The ring of the guest's kernel.
+const TIMA_OS_PAGE: u64 = 2;
 
 /// The number of priorities that a server has, the hypervisor's own last.
 const PRIORITIES: u64 = 8;
@@ -47,9 +52,17 @@ impl XiveDevice {
     }
 
     /// The memory slots: guest address, host address, length.
-    pub fn slots(&self, pages: XivePages) -> [(u64, u64, u64); 2] {
-        let slot = |guest, map: &Mapping| (guest, map.as_ptr() as u64, map.len() as u64);
-        [slot(pages.tima, &self.tima), slot(pages.esb, &self.esb)]
+    pub fn slots(&self, pages: XivePages) -> Vec<(u64, u64, u64)> {
+        let slot = |guest: u64, map: &Mapping, offset: u64, length: u64| {
+            (guest + offset, map.as_ptr() as u64 + offset, length)
+        };
+        let mut slots = vec![slot(pages.tima, &self.tima, TIMA_OS_PAGE * self.page_size, self.page_size)];
+        let sources = self.sources.get().map_or(&[][..], Vec::as_slice);
+        for run in sources.chunk_by(|a, b| a + 1 == *b) {
+            let stride = 2 * self.page_size;
+            slots.push(slot(pages.esb, &self.esb, u64::from(run[0]) * stride, run.len() as u64 * stride));
+        }
+        slots
     }
 
     pub fn create_sources(&self, sources: &[u32]) -> Result<(), HvError> {
@@ -182,11 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_the_guests_windows() {
+    fn slots_are_what_the_guest_may_touch() {
         let (device, _file) = device();
-        let [tima, esb] = device.slots(XivePages { tima: 0x111_0000, esb: 0x222_0000, sources: 4 });
-        assert_eq!((tima.0, tima.2), (0x111_0000, 4 * PAGE));
-        assert_eq!((esb.0, esb.2), (0x222_0000, 8 * PAGE));
+        let slots = device.slots(XivePages { tima: 0x111_0000, esb: 0x222_0000, sources: 4 });
+        let guest: Vec<_> = slots.iter().map(|&(address, _, length)| (address, length)).collect();
+        let source = |lisn: u64| (0x222_0000 + 2 * lisn * PAGE, 2 * PAGE);
+        assert_eq!(guest, [(0x111_0000 + 2 * PAGE, PAGE), source(1), source(3)]);
+        assert_eq!(slots[2].1 - slots[1].1, 4 * PAGE);
     }
 
     #[test]
