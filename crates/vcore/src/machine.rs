@@ -28,14 +28,15 @@
 //! The vcore as a whole (derived from the word by [`Word::vcore_state`]):
 //!
 //! ```text
-//!                       Enter                    last Cede, may poll
-//!   inactive <-------------------------> running -------------------> polling
-//!      ^  ^        Leave of the last        |                          |   |
-//!      |  |                                 | last Cede,       PollEnd |   |
-//!      |  |                                 | may not poll             v   |
-//!      |  |                                 `---------------------> sleeping
-//!      |  `------- Unnap or Expire of any thread -----------------------'  |
-//!      `---------- the same: the poller is told by losing its bit ---------'
+//!               Enter                       last Cede, may poll
+//!   inactive ------------------> running ------------------------> polling
+//!    ^  ^  ^                      |   |                             |   |
+//!    |  |  `-- Leave of the last -'   | last Cede,          PollEnd |   |
+//!    |  |                             | may not poll                v   |
+//!    |  |                             `------------------------> sleeping
+//!    |  |                                                           |   |
+//!    |  `---------- Unnap or Expire of any thread ------------------'   |
+//!    `------------- the same: the poller finds that it lost its bit ----'
 //!
 //!   exiting: laid over the others while an exit request has not reached every thread
 //!            that runs (kicked) or naps (woken)
