@@ -345,7 +345,8 @@ impl Machine {
             PeriodChange::Closed { waited } => {
                 let valid = matches!(outcome, Outcome::Awake(causes) if causes.concerns_guest());
                 let block = Block { start: self.start, poll_end: self.poll_end, end: now, waited, valid };
-                next.halt_poll_ns = poll::adjust(interval, &block, tunables);
+                // The learnt interval, not the cut one: the maximum may have changed meanwhile.
+                next.halt_poll_ns = poll::adjust(self.halt_poll_ns, &block, tunables);
                 actions.block = Some(block);
             }
         }
