@@ -254,19 +254,22 @@ impl<P: Port, O: Orderings> Vcore<P, O> {
         let stop = start.saturating_add(u64::from(opened.halt_poll_ns));
         let mut before = start;
         let event = loop {
-            if !self.word().keeps_polling(thread) {
+            core::hint::spin_loop();
+            let word = self.word();
+            let now = self.port.now();
+            // First, whatever else ends the poll: a poller that was switched out finds a cause and
+            // the end of its time as well when it comes back.
+            let undisturbed = self.port.keep_polling(thread, before, now);
+            before = now;
+            if !word.keeps_polling(thread) {
                 break Event::PollEnd(thread);
             }
-            core::hint::spin_loop();
-            let now = self.port.now();
             if deadline.is_some_and(|deadline| deadline <= now) {
                 break Event::Expire(thread);
             }
-            if now >= stop || !self.port.keep_polling(thread, before, now) {
-                before = now;
+            if now >= stop || !undisturbed {
                 break Event::PollEnd(thread);
             }
-            before = now;
         };
         let (change, outcome) = self.apply_plain(event);
         if let Outcome::Awake(causes) = outcome {

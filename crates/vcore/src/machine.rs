@@ -28,14 +28,15 @@
 //! The vcore as a whole (derived from the word by [`Word::vcore_state`]):
 //!
 //! ```text
-//!                       Enter                    last Cede, may poll
-//!   inactive <-------------------------> running -------------------> polling
-//!      ^  ^        Leave of the last        |                          |   |
-//!      |  |                                 | last Cede,       PollEnd |   |
-//!      |  |                                 | may not poll             v   |
-//!      |  |                                 `---------------------> sleeping
-//!      |  `------- Unnap or Expire of any thread -----------------------'  |
-//!      `---------- the same: the poller is told by losing its bit ---------'
+//!               Enter                       last Cede, may poll
+//!   inactive ------------------> running ------------------------> polling
+//!    ^  ^  ^                      |   |                             |   |
+//!    |  |  `-- Leave of the last -'   | last Cede,          PollEnd |   |
+//!    |  |                             | may not poll                v   |
+//!    |  |                             `------------------------> sleeping
+//!    |  |                                                           |   |
+//!    |  `---------- Unnap or Expire of any thread ------------------'   |
+//!    `------------- the same: the poller finds that it lost its bit ----'
 //!
 //!   exiting: laid over the others while an exit request has not reached every thread
 //!            that runs (kicked) or naps (woken)
@@ -344,7 +345,8 @@ impl Machine {
             PeriodChange::Closed { waited } => {
                 let valid = matches!(outcome, Outcome::Awake(causes) if causes.concerns_guest());
                 let block = Block { start: self.start, poll_end: self.poll_end, end: now, waited, valid };
-                next.halt_poll_ns = poll::adjust(interval, &block, tunables);
+                // The learnt interval, not the cut one: the maximum may have changed meanwhile.
+                next.halt_poll_ns = poll::adjust(self.halt_poll_ns, &block, tunables);
                 actions.block = Some(block);
             }
         }

@@ -209,8 +209,14 @@ fn told(outcome: Outcome) -> Told {
     }
 }
 
+/// Mostly the first three, so that they meet.
 fn thread() -> impl Strategy<Value = Thread> {
-    (0usize..8).prop_map(|n| Thread::new(n).unwrap())
+    prop_oneof![4 => 0usize..3, 1 => 0usize..8].prop_map(|n| Thread::new(n).unwrap())
+}
+
+/// How many threads are online at first: often few, so that vcores do fall idle.
+fn online() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 1usize..=3, 1 => 1usize..=8]
 }
 
 fn cause() -> impl Strategy<Value = Cause> {
@@ -248,7 +254,7 @@ proptest! {
 
     #[test]
     fn machine_agrees_with_the_model(
-        online in 1usize..=8,
+        online in online(),
         sets in prop::collection::vec(tunables(), 1..3),
         events in prop::collection::vec((event(), 0u64..200), 1..300),
     ) {
@@ -271,7 +277,7 @@ proptest! {
 
     /// No transition touches another thread's state or causes.
     #[test]
-    fn siblings_are_never_touched(online in 1usize..=8, events in prop::collection::vec(event(), 1..200)) {
+    fn siblings_are_never_touched(online in online(), events in prop::collection::vec(event(), 1..200)) {
         let mut word = Word::with_threads(online);
         for event in events {
             let (next, _) = transition(word, event);
@@ -287,7 +293,7 @@ proptest! {
 
     /// What lets a waker do with one `fetch_or`: a post sets its bits and nothing else, in every word.
     #[test]
-    fn post_is_an_or(online in 1usize..=8, events in prop::collection::vec(event(), 0..60), mask: u8, cause in cause()) {
+    fn post_is_an_or(online in online(), events in prop::collection::vec(event(), 0..60), mask: u8, cause in cause()) {
         let mut word = Word::with_threads(online);
         for event in events {
             word = transition(word, event).0;
@@ -301,7 +307,7 @@ proptest! {
 
     /// Every cause that was posted is handed out once: what is taken plus what is left is what was set.
     #[test]
-    fn causes_are_neither_lost_nor_doubled(online in 1usize..=8, events in prop::collection::vec(event(), 1..300)) {
+    fn causes_are_neither_lost_nor_doubled(online in online(), events in prop::collection::vec(event(), 1..300)) {
         let mut word = Word::with_threads(online);
         let mut waiting = [[false; 5]; 8];
         for event in events {

@@ -10,28 +10,40 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use vcore::futex::monotonic_ns;
 use vcore::{Cause, Causes, FutexPort, NoKick, SharedTunables, Thread, Tunables, Vcore};
 
 const STALL_NS: u64 = 10_000_000;
 const PATIENCE_NS: u64 = 60_000_000_000;
 
-/// The calling thread's time in run queues, in nanoseconds.
-struct RunDelay(File);
+/// The time that the two threads have stood in run queues, in nanoseconds. The kernel brings a
+/// thread's figure up to date when it gets a CPU, so before it can end another one's turn.
+struct RunDelays([File; 2]);
 
-impl RunDelay {
-    fn of_this_thread() -> Self {
-        Self(File::open("/proc/thread-self/schedstat").expect("CONFIG_SCHED_INFO"))
+impl RunDelays {
+    fn of(tids: [u64; 2]) -> Self {
+        let open = |tid| File::open(format!("/proc/self/task/{tid}/schedstat")).expect("CONFIG_SCHED_INFO");
+        Self(tids.map(open))
     }
 
     fn get(&self) -> u64 {
+        self.0.iter().map(Self::read).sum()
+    }
+
+    fn read(file: &File) -> u64 {
         let mut text = [0; 80];
-        let length = self.0.read_at(&mut text, 0).unwrap();
+        let length = file.read_at(&mut text, 0).unwrap();
         let text = std::str::from_utf8(&text[..length]).unwrap();
         text.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
+}
+
+/// The kernel's number of the calling thread.
+fn tid() -> u64 {
+    // SAFETY: gettid has no arguments and cannot fail.
+    unsafe { libc::gettid() as u64 }
 }
 
 /// Plays `pairs` rounds of wake and cede between two vcores, with those tunables.
@@ -41,11 +53,13 @@ fn soak(pairs: u64, tunables: Tunables) {
         Vcore::new(1, FutexPort::new(id, 1, shared.clone(), NoKick)).starting_with(tunables.halt_poll_ns)
     });
     let me = Thread::new(0).unwrap();
-    // The other side's time in run queues, published by it whenever a turn of its own was long.
-    let delays = [AtomicU64::new(0), AtomicU64::new(0)];
+    let tids = [const { AtomicU64::new(0) }; 2];
+    let both = Barrier::new(2);
     let player = |side: usize| {
-        let delay = RunDelay::of_this_thread();
-        let (mut longest, mut known, mut begun) = (0, [0, 0], monotonic_ns());
+        tids[side].store(tid(), Ordering::Relaxed);
+        both.wait();
+        let delays = RunDelays::of(tids.each_ref().map(|tid| tid.load(Ordering::Relaxed)));
+        let (mut longest, mut queued, mut begun) = (0, delays.get(), monotonic_ns());
         for turn in 0..pairs {
             if side == 0 || turn > 0 {
                 vcores[1 - side].wake(me, Cause::External);
@@ -53,16 +67,15 @@ fn soak(pairs: u64, tunables: Tunables) {
             let causes = vcores[side].cede(me, Some(begun + PATIENCE_NS)).unwrap();
             assert_eq!(causes, Causes::only(Cause::External), "turn {turn} of {pairs}: a wake was lost");
             let now = monotonic_ns();
-            if now - begun > STALL_NS / 4 {
-                delays[side].store(delay.get(), Ordering::Relaxed);
-                let seen = [0, 1].map(|n| delays[n].load(Ordering::Relaxed));
-                let queued: u64 = seen.iter().zip(known).map(|(new, old)| new - old).sum();
-                known = seen;
-                longest = longest.max((now - begun).saturating_sub(queued));
-            } else {
-                longest = longest.max(now - begun);
+            let mut length = now - begun;
+            // Reading the figures takes a system call each: only when it matters, and now and then
+            // so that little of the past is taken for this turn's.
+            if length > STALL_NS / 4 || turn % 1_024 == 0 {
+                let before = std::mem::replace(&mut queued, delays.get());
+                length = length.saturating_sub(queued - before);
             }
-            begun = now;
+            longest = longest.max(length);
+            begun = monotonic_ns();
         }
         if side == 1 {
             vcores[0].wake(me, Cause::External);

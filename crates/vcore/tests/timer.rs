@@ -1,5 +1,5 @@
-//! The timer's policy, move by move (seed: the running timer of a vCPU that runs, the wait queue's
-//! timeout of one that naps).
+//! The timer's policy, move by move: a running timer for a vCPU that runs, the wait queue's timeout
+//! for one that naps.
 
 #![cfg(not(loom))]
 
