@@ -42,10 +42,16 @@ pub fn cede_path() -> PathBuf {
 
 /// Builds `cede`, one static binary, and tells where it is.
 pub fn build_cede() -> Result<PathBuf> {
-    let status =
-        cargo()?.args(["build", "--release", "--package", "cede"]).status().context("cannot run cargo")?;
-    ensure!(status.success(), "cede does not build for {TARGET}");
+    build("cede")?;
     Ok(cede_path())
+}
+
+/// Builds the static binary of a package that has its name, and tells where it is.
+pub fn build(package: &str) -> Result<PathBuf> {
+    let status =
+        cargo()?.args(["build", "--release", "--package", package]).status().context("cannot run cargo")?;
+    ensure!(status.success(), "{package} does not build for {TARGET}");
+    Ok(target_dir().join(TARGET).join("release").join(package))
 }
 
 fn target_dir() -> PathBuf {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{cross, lab};
+use xtask::{bench, cross, lab};
 
 /// Tasks of the project
 #[derive(Parser, Debug)]
@@ -20,6 +20,8 @@ enum Task {
     Build,
     #[command(subcommand)]
     Lab(lab::cli::Lab),
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Task::Lab(lab) => lab::cli::main(lab),
+        Task::Bench(bench) => bench::main(bench),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

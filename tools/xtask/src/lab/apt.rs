@@ -108,6 +108,19 @@ impl Apt {
         Ok(wanted)
     }
 
+    /// The packages that `roots` need to run on a ppc64el machine that has none at all, its C library included.
+    pub fn foreign_closure(&self, roots: &[&str]) -> Result<Vec<Package>> {
+        let text = stdout(
+            self.command("apt-get")
+                .args(["-o", &format!("APT::Architecture={PPC64EL}")])
+                .args(["-o", &format!("APT::Architectures={PPC64EL}")])
+                .args(["--simulate", "--yes", "--no-install-recommends", "install"])
+                .args(roots),
+        )
+        .with_context(|| format!("apt cannot find the packages {} for {PPC64EL}", roots.join(" ")))?;
+        Ok(text.lines().filter_map(|line| parse_inst(line, PPC64EL)).collect())
+    }
+
     /// The version of `name` for ppc64el that apt would choose, without its dependencies.
     pub fn foreign(&self, name: &str) -> Result<Package> {
         let record = self.record(name)?;
@@ -218,10 +231,9 @@ fn choose_mirror(targets: &str, codename: &str) -> Option<String> {
 fn parse_inst(line: &str, native: &str) -> Option<Package> {
     let rest = line.strip_prefix("Inst ")?;
     let (name, rest) = rest.split_once(' ')?;
-    let (_, inside) = rest.split_once('(')?;
+    let (inside, _) = rest.split_once('(')?.1.split_once(')')?;
     let version = inside.split(' ').next()?;
-    let arch =
-        inside.rsplit_once('[').and_then(|(_, arch)| arch.split_once(']')).map_or(native, |(arch, _)| arch);
+    let arch = inside.rsplit_once('[').map_or(native, |(_, arch)| arch.trim_end_matches(']'));
     let name = name.split(':').next()?;
     Some(Package { name: name.to_owned(), version: version.to_owned(), arch: arch.to_owned() })
 }
