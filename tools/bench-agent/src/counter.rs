@@ -27,6 +27,9 @@ const DISABLED: u64 = 1 << 0;
 const INHERIT: u64 = 1 << 1;
 const ENABLE_ON_EXEC: u64 = 1 << 12;
 
+/// PERF_FLAG_FD_CLOEXEC.
+const FD_CLOEXEC: libc::c_ulong = 1 << 3;
+
 /// Counts an event in the processes and threads that are started while it exists, each from its exec on.
 pub struct Counter(File);
 
@@ -51,7 +54,7 @@ impl Counter {
                 this_process,
                 any_cpu,
                 no_group,
-                libc::O_CLOEXEC,
+                FD_CLOEXEC,
             )
         };
         if fd < 0 {

@@ -26,23 +26,37 @@ pub fn beyond(pid: u32, ram: u64) -> Result<Memory> {
     Ok(Memory { rss, pss, page_tables })
 }
 
-/// RSS and PSS of all mappings but the one of `ram` bytes, which must be there exactly once.
+/// RSS and PSS of all mappings but the guest's RAM: the private anonymous one of `ram` bytes, which must be there
+/// exactly once.
 ///
-/// A mapping that merely touches the guest's RAM could have been merged with it by the kernel; then no mapping has
-/// the size, and the figure is refused instead of being wrong.
+/// The kernel may merge neighbours; then no mapping has the size, and there is no figure instead of a wrong one.
 fn sum(smaps: &str, ram: u64) -> Option<(u64, u64)> {
     let (mut rss, mut pss, mut found) = (0, 0, 0);
-    let mut is_ram = false;
+    let (mut anonymous, mut is_ram) = (false, false);
     for line in smaps.lines() {
         if let Some(size) = kib(line, "Size:") {
-            is_ram = size == ram;
+            is_ram = anonymous && size == ram;
             found += u32::from(is_ram);
-        } else if !is_ram {
-            rss += kib(line, "Rss:").unwrap_or(0);
-            pss += kib(line, "Pss:").unwrap_or(0);
+        } else if let Some(value) = kib(line, "Rss:") {
+            rss += if is_ram { 0 } else { value };
+        } else if let Some(value) = kib(line, "Pss:") {
+            pss += if is_ram { 0 } else { value };
+        } else if let Some(private_and_unnamed) = header(line) {
+            anonymous = private_and_unnamed;
         }
     }
     (found == 1).then_some((rss, pss))
+}
+
+/// Whether a mapping's first line, `range permissions offset device inode [name]`, is that of private memory without
+/// a name; nothing for other lines.
+fn header(line: &str) -> Option<bool> {
+    let mut fields = line.split_ascii_whitespace();
+    let (range, permissions) = (fields.next()?, fields.next()?);
+    if range.ends_with(':') || !range.contains('-') {
+        return None;
+    }
+    Some(permissions.ends_with('p') && fields.nth(3).is_none())
 }
 
 /// The value of the line that begins with `key`, in bytes.
@@ -66,7 +80,11 @@ Pss_Dirty:             0 kB
 Size:            1048576 kB
 Rss:               65536 kB
 Pss:               65536 kB
-7fff50000000-7fff50040000 rw-p 00000000 00:00 0
+7fff40000000-7fff80000000 rw-s 00040000 00:0f 90     anon_inode:kvm-xive-native
+Size:            1048576 kB
+Rss:                   0 kB
+Pss:                   0 kB
+7fff90000000-7fff90040000 rw-p 00000000 00:00 0
 Size:                256 kB
 Rss:                 128 kB
 Pss:                 128 kB
