@@ -19,9 +19,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cede-vmm", &["cede-arch-api", "cede-devices", "cede-irq", "cede-kvm", "cede-vcore"]),
     ("cede", &["*"]),
     // They drive the program from outside.
+    ("bench-agent", &[]),
     ("cede-sim", &["cede-vcore"]),
     ("cede-tests", &["xtask"]),
-    ("xtask", &[]),
+    ("xtask", &["bench-agent"]),
 ];
 
 /// Where `target_arch` may be asked for: below KVM's structures, and where the concrete machine is chosen.
@@ -52,6 +53,7 @@ const UNSAFE: &[&str] = &[
     // sysconf(3).
     "crates/launcher/src/config/host.rs",
     // No part of the VMM.
+    "tools/bench-agent/",
     "tools/xtask/",
 ];
 

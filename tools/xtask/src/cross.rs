@@ -55,12 +55,18 @@ pub fn cede_path() -> PathBuf {
 
 /// Builds `cede`, one static binary, and tells where it is.
 pub fn build_cede() -> Result<PathBuf> {
+    build("cede")?;
+    Ok(cede_path())
+}
+
+/// Builds the static binary of a package that has its name, and tells where it is.
+pub fn build(package: &str) -> Result<PathBuf> {
     let status = cargo()?
-        .args(["build", "--quiet", "--release", "--package", "cede"])
+        .args(["build", "--quiet", "--release", "--package", package])
         .status()
         .context("cannot run cargo")?;
-    ensure!(status.success(), "cede does not build for {TARGET}");
-    Ok(cede_path())
+    ensure!(status.success(), "{package} does not build for {TARGET}");
+    Ok(target_dir().join(TARGET).join("release").join(package))
 }
 
 fn target_dir() -> PathBuf {

@@ -203,7 +203,10 @@ impl arch_api::ppc64::Vm for Vm {
             Controller::Xive(device) => {
                 device.create_sources(numbers)?;
                 let pages = device.slots(self.spec.xive);
-                pages.into_iter().zip(XIVE_SLOTS..).try_for_each(|(range, slot)| self.vm.set_slot(slot, range))
+                pages
+                    .into_iter()
+                    .zip(XIVE_SLOTS..)
+                    .try_for_each(|(range, slot)| self.vm.set_slot(slot, range))
             }
         }
     }
