@@ -11,7 +11,7 @@
 //! its bss must hit nothing. All of it lies low, because hash guests read it in real mode within their RMA.
 
 use crate::tree;
-use crate::image::{At, Image, ImageError, read_into};
+use crate::image::{Image, ImageError, read_into};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -125,8 +125,7 @@ impl BootImages {
         let Placement { initrd, rtas, fdt, .. } = self.placement;
         self.kernel.load(memory)?;
         if let (Some((path, file)), Some((start, end))) = (&self.initrd, initrd) {
-            let length = usize::try_from(end - start).unwrap_or(usize::MAX);
-            read_into(memory, start, &mut At { file, offset: 0 }, length)
+            read_into(memory, start, file, 0, end - start)
                 .map_err(|source| BootError::Initrd { path: path.clone(), source })?;
         }
         let blob = RTAS_BLOB.map(u32::to_be_bytes);
