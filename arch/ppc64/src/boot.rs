@@ -10,7 +10,7 @@
 //! Everything but the kernel comes after it: a kernel that is not at 0 copies itself down to 0, and the zeroing of
 //! its bss must hit nothing. All of it lies low, because hash guests read it in real mode within their RMA.
 
-use crate::image::{At, Image, ImageError, open_regular, read_into};
+use crate::image::{Image, ImageError, open_regular, read_into};
 use crate::tree;
 use std::fs::File;
 use std::io;
@@ -134,8 +134,7 @@ impl BootImages {
         let Placement { initrd, rtas, fdt, .. } = self.placement;
         self.kernel.load(memory)?;
         if let (Some((path, file)), Some((start, end))) = (&self.initrd, initrd) {
-            let length = usize::try_from(end - start).unwrap_or(usize::MAX);
-            read_into(memory, start, &mut At { file, offset: 0 }, length)
+            read_into(memory, start, file, 0, end - start)
                 .map_err(|source| BootError::Initrd { path: path.clone(), source })?;
         }
         let blob = RTAS_BLOB.map(u32::to_be_bytes);

@@ -136,3 +136,50 @@ impl Cpus {
         self.set_lpcr(u64::MAX, 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lpcr;
+
+    #[test]
+    fn servers_are_found_and_nothing_else() {
+        let cpus = Cpus::new(&[0, 4, 8]);
+        assert_eq!((cpus.len(), cpus.is_empty()), (3, false));
+        let found = [0, 1, 4, 8, 9, 4 | 1 << 32, u64::MAX].map(|server| cpus.by_server(server));
+        assert_eq!(found, [Some(0), None, Some(1), Some(2), None, None, None]);
+        assert_eq!(cpus.server(2), 8);
+    }
+
+    /// However changes and readers meet, each vCPU ends up with the last value, and no change is half done.
+    #[test]
+    fn every_vcpu_gets_the_last_lpcr() {
+        let cpus = Cpus::new(&[0, 1]);
+        let changes = [(lpcr::ILE, lpcr::ILE), (lpcr::AIL, lpcr::AIL_3)];
+        let held = std::thread::scope(|scope| {
+            for (mask, value) in changes {
+                let cpus = &cpus;
+                scope.spawn(move || {
+                    for round in 0..=2000 {
+                        cpus.set_lpcr(mask, if round % 2 == 0 { value } else { 0 });
+                    }
+                });
+            }
+            let readers = [0, 1].map(|index| {
+                let cpus = &cpus;
+                scope.spawn(move || {
+                    let mut held = 0;
+                    for _ in 0..2000 {
+                        held = cpus.lpcr_update(index).unwrap_or(held);
+                        assert!([0, lpcr::AIL_3].contains(&(held & lpcr::AIL)), "{held:#x}");
+                    }
+                    held
+                })
+            });
+            readers.map(|reader| reader.join().unwrap())
+        });
+        for (index, held) in held.into_iter().enumerate() {
+            assert_eq!(cpus.lpcr_update(index).unwrap_or(held), lpcr::ILE | lpcr::AIL_3);
+        }
+    }
+}

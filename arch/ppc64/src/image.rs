@@ -11,10 +11,10 @@ use elf::file::{Class, FileHeader, parse_ident};
 use elf::parse::ParsingTable;
 use elf::segment::ProgramHeader;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, ReadVolatile, VolatileMemoryError};
 
 /// Where an ET_DYN image goes: 4 MiB, KERNEL_LOAD_ADDR of QEMU's pseries machine.
 pub const DYN_BASE: u64 = 4 << 20;
@@ -156,31 +156,29 @@ impl Image {
     /// When the file cannot be read or memory ends before the image.
     pub fn load(&self, memory: &GuestMemoryMmap) -> Result<(), ImageError> {
         for segment in &self.segments {
-            let mut from = At { file: &self.file, offset: segment.offset };
-            let length = usize::try_from(segment.file_size).unwrap_or(usize::MAX);
-            read_into(memory, segment.address, &mut from, length)
+            read_into(memory, segment.address, &self.file, segment.offset, segment.file_size)
                 .map_err(|source| ImageError::Read { path: self.path.clone(), source })?;
         }
         Ok(())
     }
 }
 
-/// Copies `length` bytes of `from` to `address`.
+/// Reads `length` bytes of `file` from `offset` on to `address`, by the kernel straight into guest memory.
 pub(crate) fn read_into(
     memory: &GuestMemoryMmap,
     address: u64,
-    from: &mut At<'_>,
-    length: usize,
+    mut file: &File,
+    offset: u64,
+    length: u64,
 ) -> io::Result<()> {
-    let mut done = 0;
-    let mut buffer = vec![0; length.min(1 << 20)];
-    while done < length {
-        let chunk = &mut buffer[..(length - done).min(1 << 20)];
-        from.read_exact(chunk)?;
-        let to = GuestAddress(address).checked_add(done as u64);
-        let to = to.ok_or_else(|| io::Error::other("address overflow"))?;
-        memory.write_slice(chunk, to).map_err(io::Error::other)?;
-        done += chunk.len();
+    file.seek(SeekFrom::Start(offset))?;
+    let length = usize::try_from(length).map_err(io::Error::other)?;
+    for slice in memory.get_slices(GuestAddress(address), length) {
+        let mut slice = slice.map_err(io::Error::other)?;
+        file.read_exact_volatile(&mut slice).map_err(|error| match error {
+            VolatileMemoryError::IOError(source) => source,
+            other => io::Error::other(other),
+        })?;
     }
     Ok(())
 }
@@ -197,9 +195,9 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<(File, u64)> {
 }
 
 /// A file read from an offset, without moving the file's own position.
-pub(crate) struct At<'a> {
-    pub file: &'a File,
-    pub offset: u64,
+struct At<'a> {
+    file: &'a File,
+    offset: u64,
 }
 
 impl Read for At<'_> {

@@ -29,6 +29,8 @@
 //! # Ok::<(), fdt::Error>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod blob;
 mod check;
 mod error;

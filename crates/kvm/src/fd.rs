@@ -90,3 +90,6 @@ impl Drop for Mapping {
         unsafe { libc::munmap(self.address, self.length) };
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

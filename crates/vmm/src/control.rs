@@ -120,10 +120,12 @@ impl<A: Arch> Vm<A> {
     }
 
     fn lives(&self) -> Result<Outcome, RunError> {
+        // A guest that reboots instead of powering off was asked all the same: the next signal stops it.
+        let mut asked = false;
         loop {
             let (boot, entry) = self.shared.arch.reset()?;
             self.shared.start(boot, entry);
-            let outcome = self.control()?;
+            let outcome = self.control(&mut asked)?;
             if outcome != Outcome::RebootRequested || !self.options.reboot {
                 return Ok(outcome);
             }
@@ -140,16 +142,18 @@ impl<A: Arch> Vm<A> {
     }
 
     /// From a boot to the next event that ends it.
-    fn control(&self) -> Result<Outcome, RunError> {
-        let mut asked = false;
+    fn control(&self, asked: &mut bool) -> Result<Outcome, RunError> {
         loop {
             let ready = self.wait()?;
             if ready.signal && self.signal_came()? {
-                if std::mem::replace(&mut asked, true) {
+                if std::mem::replace(asked, true) {
                     return Ok(Outcome::Terminated);
                 }
                 tracing::warn!("asking the guest to power off; a second signal stops it at once");
-                self.shared.arch.power_button()?;
+                // A guest that cannot be asked can still be stopped.
+                if let Err(error) = self.shared.arch.power_button() {
+                    tracing::error!(error = %error.source, "the guest could not be asked: {error}");
+                }
             }
             if ready.bell {
                 // Only the counter is cleared here; what was reported is in the channel.

@@ -11,7 +11,7 @@
 //!
 //! - [`Vm::run`] is the control loop, on the caller's thread: signals, console input, and what vCPUs report.
 //! - Each vCPU has one thread, which alone touches the hypervisor's vCPU. It takes orders from its
-//!   [mailbox](mailbox) while it is parked and is kicked out of the guest by a signal.
+//!   [`mailbox`] while it is parked and is kicked out of the guest by a signal.
 //! - RAM is zero at each boot.
 
 mod control;

@@ -1,5 +1,6 @@
 //! A VM's lives, on real threads: boot, start, park, reboot and every end.
 
+#[allow(dead_code, reason = "each test program uses its part")]
 mod support;
 
 use arch_api::Stop;

@@ -1,6 +1,6 @@
 //! Building for powerpc64le: `cede` and whatever else runs in the lab or on a POWER server.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -16,11 +16,10 @@ pub const TARGET: &str = "powerpc64le-unknown-linux-gnu";
 pub fn cargo() -> Result<Command> {
     let image = fetch::image()?;
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    if !machine_has_target() {
-        // It must be this rustc and no wrapper of another.
-        command.env("RUSTC", image.program("rustc")).env_remove("RUSTUP_TOOLCHAIN");
-    }
     command
+        // Debian's, the minimum version, whatever else this machine has: what it builds, every later one does.
+        .env("RUSTC", image.program("rustc"))
+        .env_remove("RUSTUP_TOOLCHAIN")
         .current_dir(paths::root())
         .env("CARGO_TARGET_POWERPC64LE_UNKNOWN_LINUX_GNU_LINKER", image.program("powerpc64le-linux-gnu-gcc"))
         .env("CARGO_BUILD_TARGET", TARGET)
@@ -30,17 +29,6 @@ pub fn cargo() -> Result<Command> {
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
     Ok(command)
-}
-
-/// Whether the machine's own Rust has the target's standard library (`rustup target add`).
-fn machine_has_target() -> bool {
-    let asked = Command::new("rustc")
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .current_dir(paths::root())
-        .output();
-    asked.is_ok_and(|output| {
-        output.status.success() && Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir()
-    })
 }
 
 /// The C compiler for powerpc64le (with `-mbig -nostdlib` for big-endian payloads too).
@@ -55,12 +43,18 @@ pub fn cede_path() -> PathBuf {
 
 /// Builds `cede`, one static binary, and tells where it is.
 pub fn build_cede() -> Result<PathBuf> {
+    build("cede")?;
+    Ok(cede_path())
+}
+
+/// Builds the static binary of a package that has its name, and tells where it is.
+pub fn build(package: &str) -> Result<PathBuf> {
     let status = cargo()?
-        .args(["build", "--quiet", "--release", "--package", "cede"])
+        .args(["build", "--quiet", "--release", "--package", package])
         .status()
         .context("cannot run cargo")?;
-    ensure!(status.success(), "cede does not build for {TARGET}");
-    Ok(cede_path())
+    ensure!(status.success(), "{package} does not build for {TARGET}");
+    Ok(target_dir().join(TARGET).join("release").join(package))
 }
 
 fn target_dir() -> PathBuf {

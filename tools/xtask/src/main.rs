@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{cross, demo, lab, test};
+use xtask::{bench, cross, demo, lab, test};
 
 /// Tasks of the project
 #[derive(Parser, Debug)]
@@ -32,6 +32,8 @@ enum Task {
     },
     #[command(subcommand)]
     Lab(lab::cli::Lab),
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Task::Demo { host } => demo::run(host),
         Task::Test { quick } => test::run(quick).map(|()| ExitCode::SUCCESS),
         Task::Lab(lab) => lab::cli::main(lab),
+        Task::Bench(bench) => bench::main(bench),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

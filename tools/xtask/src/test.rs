@@ -69,7 +69,7 @@ fn unit_tests() -> Result<Command> {
 
 fn documentation() -> Result<Command> {
     let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
-    command.env("RUSTDOCFLAGS", "-D warnings");
+    command.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
     Ok(command)
 }
 

@@ -138,4 +138,15 @@ mod tests {
         let error = processor("processor\t: 0\nvendor_id\t: AuthenticAMD\n").unwrap_err().to_string();
         assert!(error.contains("is this a POWER machine?"), "{error}");
     }
+
+    #[test]
+    fn a_revision_that_is_none_is_no_processor() {
+        let with = |revision: &str| processor(&format!("revision\t: {revision}\ntimebase\t: 512000000\n"));
+        assert_eq!(with("2.0 (pvr 0080 0200)").unwrap().0, 0x0080_0200);
+        for bad in ["", "2.0", "2.0 (pvr 0080)", "2.0 (pvr zz 0200)", "2.0 (pvr 0080 0200"] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
+        let error = processor("revision : 2.0 (pvr 0080 0200)\ntimebase : fast\n").unwrap_err().to_string();
+        assert!(error.contains("no \"timebase\""), "{error}");
+    }
 }

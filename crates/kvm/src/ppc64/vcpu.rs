@@ -119,9 +119,20 @@ impl arch_api::Vcpu for Vcpu {
                 shared.__bindgen_anon_1.mmio.data = data;
             }
         }
+        // The kernel sets the reason only where it has one.
+        self.shared().exit_reason = KVM_EXIT_UNKNOWN;
         match self.fd.value("KVM_RUN", KVM_RUN, 0) {
             Ok(_) => Ok(exit_of(self.shared())),
             Err(error) if error.source.kind() == io::ErrorKind::Interrupted => Ok(Exit::Interrupted),
+            // KVM's own RTAS gives up on an argument block that it cannot read (EFAULT) or that counts more words than
+            // there can be (EINVAL), and leaves the guest's end to us. The hcall is still open, so it can be answered
+            // like one that came here in the first place.
+            Err(error) if matches!(error.source.raw_os_error(), Some(libc::EFAULT | libc::EINVAL)) => {
+                match exit_of(self.shared()) {
+                    exit @ Exit::Hcall { .. } => Ok(exit),
+                    _ => Err(error),
+                }
+            }
             Err(error) => Err(error),
         }
     }
@@ -216,3 +227,6 @@ impl Vcpu {
         self.fd.read_from("KVM_SET_SREGS", KVM_SET_SREGS, &cleared).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,6 +54,9 @@ impl VmFd {
     }
 }
 
+/// The first memory slot of a XIVE's pages; RAM has those before.
+const XIVE_SLOTS: u32 = 0x100;
+
 #[derive(Debug)]
 enum Controller {
     Xics { device: Device, sources: OnceLock<Vec<u32>> },
@@ -166,13 +169,7 @@ impl arch_api::ppc64::Vm for Vm {
 
     fn set_memory(&self, memory: &GuestMemoryMmap) -> Result<(), HvError> {
         let ram = memory.iter().map(|r| (r.start_addr().raw_value(), r.as_ptr() as u64, r.len()));
-        let pages = match &self.controller {
-            Controller::Xive(device) => device.slots(self.spec.xive).to_vec(),
-            Controller::Xics { .. } => Vec::new(),
-        };
-        for (slot, range) in (0..).zip(ram.chain(pages)) {
-            self.vm.set_slot(slot, range)?;
-        }
+        ram.zip(0..).try_for_each(|(range, slot)| self.vm.set_slot(slot, range))?;
         // Called once; the clone shares the mapping.
         let _ = self.memory.set(memory.clone());
         Ok(())
@@ -203,7 +200,14 @@ impl arch_api::ppc64::Vm for Vm {
                 let _ = sources.set(numbers.to_vec());
                 Ok(())
             }
-            Controller::Xive(device) => device.create_sources(numbers),
+            Controller::Xive(device) => {
+                device.create_sources(numbers)?;
+                let pages = device.slots(self.spec.xive);
+                pages
+                    .into_iter()
+                    .zip(XIVE_SLOTS..)
+                    .try_for_each(|(range, slot)| self.vm.set_slot(slot, range))
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! KVM's XIVE in exploitation mode (Documentation/virt/kvm/devices/xive.rst).
 //!
 //! The device maps the hardware's pages: the TIMA at page 0 of its descriptor and, from page 4, two pages for each
-//! source, of which the even one triggers and the odd one manages. Both mappings become memory slots, so the
-//! guest reaches them without an exit.
+//! source, of which the even one triggers and the odd one manages. What the guest may touch of it becomes memory
+//! slots, so the guest reaches it without an exit: the TIMA's page of the OS ring and the pages of sources that
+//! exist. KVM has nothing behind the other pages, and KVM_RUN would fail with EFAULT for a guest that touched one; so
+//! they are no slots, and an access is an exit like any other to nowhere.
 
 use super::device::Device;
 use super::vm::VmFd;
@@ -12,8 +14,11 @@ use arch_api::HvError;
 use arch_api::ppc64::{VmSpec, Xive, XivePages, XiveQueue, XiveRoute};
 use std::sync::OnceLock;
 
-/// Four pages; only the OS ring's can be touched.
+/// Four pages, one a ring.
 const TIMA_PAGES: u64 = 4;
+
+/// The ring of the guest's kernel.
+const TIMA_OS_PAGE: u64 = 2;
 
 /// The number of priorities that a server has, the hypervisor's own last.
 const PRIORITIES: u64 = 8;
@@ -47,9 +52,17 @@ impl XiveDevice {
     }
 
     /// The memory slots: guest address, host address, length.
-    pub fn slots(&self, pages: XivePages) -> [(u64, u64, u64); 2] {
-        let slot = |guest, map: &Mapping| (guest, map.as_ptr() as u64, map.len() as u64);
-        [slot(pages.tima, &self.tima), slot(pages.esb, &self.esb)]
+    pub fn slots(&self, pages: XivePages) -> Vec<(u64, u64, u64)> {
+        let slot = |guest: u64, map: &Mapping, offset: u64, length: u64| {
+            (guest + offset, map.as_ptr() as u64 + offset, length)
+        };
+        let mut slots = vec![slot(pages.tima, &self.tima, TIMA_OS_PAGE * self.page_size, self.page_size)];
+        let sources = self.sources.get().map_or(&[][..], Vec::as_slice);
+        for run in sources.chunk_by(|a, b| a + 1 == *b) {
+            let stride = 2 * self.page_size;
+            slots.push(slot(pages.esb, &self.esb, u64::from(run[0]) * stride, run.len() as u64 * stride));
+        }
+        slots
     }
 
     pub fn create_sources(&self, sources: &[u32]) -> Result<(), HvError> {
@@ -134,5 +147,66 @@ impl XiveDevice {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fd::tests::stand_in;
+    use std::os::unix::fs::FileExt;
+
+    const PAGE: u64 = 0x1_0000;
+
+    /// A device with sources 1 and 3 of four, on a file that holds the pages.
+    fn device() -> (XiveDevice, std::fs::File) {
+        let (fd, file) = stand_in((KVM_XIVE_ESB_PAGE_OFFSET as u64 + 8) * PAGE);
+        let map =
+            |pages, first: u32| Mapping::new(&fd, (pages * PAGE) as usize, u64::from(first) * PAGE, "mmap");
+        let tima = map(TIMA_PAGES, KVM_XIVE_TIMA_PAGE_OFFSET).unwrap();
+        let esb = map(8, KVM_XIVE_ESB_PAGE_OFFSET).unwrap();
+        let sources = OnceLock::from(vec![1, 3]);
+        (XiveDevice { device: Device { fd }, tima, esb, page_size: PAGE, sources, servers: vec![0] }, file)
+    }
+
+    /// Where the management page of a source is in the descriptor.
+    fn management(lisn: u64) -> u64 {
+        (u64::from(KVM_XIVE_ESB_PAGE_OFFSET) + 2 * lisn + 1) * PAGE
+    }
+
+    #[test]
+    fn esb_accesses_are_big_endian_in_the_management_page() {
+        let (device, file) = device();
+        let value = 0x0102_0304_0506_0708u64;
+        file.write_all_at(&value.to_be_bytes(), management(3) + 0x800).unwrap();
+        assert_eq!(device.esb(3, 0x800, None), value);
+        assert_eq!(device.esb(1, PAGE - 8, Some(value)), 0);
+        let mut stored = [0; 8];
+        file.read_exact_at(&mut stored, management(1) + PAGE - 8).unwrap();
+        assert_eq!(stored, value.to_be_bytes());
+    }
+
+    #[test]
+    fn esb_accesses_elsewhere_do_not_happen() {
+        for (lisn, offset) in [(0, 0), (2, 0), (4, 0), (u32::MAX, 0), (3, 4), (3, PAGE), (3, u64::MAX - 7)] {
+            let access = std::panic::catch_unwind(|| device().0.esb(lisn, offset, Some(1)));
+            assert!(access.is_err(), "{lisn} {offset:#x}");
+        }
+    }
+
+    #[test]
+    fn slots_are_what_the_guest_may_touch() {
+        let (device, _file) = device();
+        let slots = device.slots(XivePages { tima: 0x111_0000, esb: 0x222_0000, sources: 4 });
+        let guest: Vec<_> = slots.iter().map(|&(address, _, length)| (address, length)).collect();
+        let source = |lisn: u64| (0x222_0000 + 2 * lisn * PAGE, 2 * PAGE);
+        assert_eq!(guest, [(0x111_0000 + 2 * PAGE, PAGE), source(1), source(3)]);
+        assert_eq!(slots[2].1 - slots[1].1, 4 * PAGE);
+    }
+
+    #[test]
+    fn queues_are_numbered_by_server_and_priority() {
+        assert_eq!(XiveDevice::queue_attr(0, 6), 6);
+        assert_eq!(XiveDevice::queue_attr(0x1234, 5), 0x1234 << 3 | 5);
     }
 }

@@ -28,6 +28,8 @@ pub enum Step {
     Until(Counter, usize),
     /// Counts one up.
     Count(Counter),
+    /// Tells whoever started this process.
+    Say(&'static str),
     /// This many exits that nobody has to do anything about.
     Work(usize),
     /// A load where nothing is.
@@ -176,6 +178,7 @@ impl GuestVcpu {
                 }
                 Step::Until(..) | Step::WhenParked(_) | Step::Work(0) => {}
                 Step::Count(counter) => _ = counter.fetch_add(1, SeqCst),
+                Step::Say(words) => println!("{words}"),
                 Step::Work(more) => {
                     self.program.push_front(Step::Work(more - 1));
                     self.current = Step::Work(more);

@@ -116,6 +116,19 @@ impl Apt {
         Ok(wanted)
     }
 
+    /// The packages that `roots` need to run on a ppc64el machine that has none at all, its C library included.
+    pub fn foreign_closure(&self, roots: &[&str]) -> Result<Vec<Package>> {
+        let text = stdout(
+            self.command("apt-get")
+                .args(["-o", &format!("APT::Architecture={PPC64EL}")])
+                .args(["-o", &format!("APT::Architectures={PPC64EL}")])
+                .args(["--simulate", "--yes", "--no-install-recommends", "install"])
+                .args(roots),
+        )
+        .with_context(|| format!("apt cannot find the packages {} for {PPC64EL}", roots.join(" ")))?;
+        Ok(text.lines().filter_map(|line| parse_inst(line, PPC64EL)).collect())
+    }
+
     /// The version of `name` for ppc64el that apt would choose, without its dependencies.
     pub fn foreign(&self, name: &str) -> Result<Package> {
         self.chosen(name, &format!("{name}:{PPC64EL}"))

@@ -152,9 +152,7 @@ pub fn fetch(options: &Options) -> Result<Image> {
     if !options.force && is_complete(&image.dir) {
         return Ok(image);
     }
-    let codename = apt::machine_codename()?;
-    let recipe = if codename == "bookworm" { BOOKWORM } else { TRIXIE };
-    let apt = Apt::new(&cache.join("apt"), &codename, options.mirror.as_deref(), recipe.pins)?;
+    let (apt, recipe) = private_apt(&cache, options)?;
 
     let phase = Phase::new("package lists");
     apt.update(&|percent| phase.percent(percent))?;
@@ -182,6 +180,52 @@ pub fn fetch(options: &Options) -> Result<Image> {
     remove(&image.dir)?;
     fs::rename(&new, &image.dir)?;
     Ok(image)
+}
+
+/// The private apt of the cache, and what it is to bring.
+fn private_apt(cache: &Path, options: &Options) -> Result<(Apt, Recipe)> {
+    let codename = apt::machine_codename()?;
+    let recipe = if codename == "bookworm" { BOOKWORM } else { TRIXIE };
+    let apt = Apt::new(&cache.join("apt"), &codename, options.mirror.as_deref(), recipe.pins)?;
+    Ok((apt, recipe))
+}
+
+/// Packages for ppc64el with all that they depend on, unpacked into `<cache>/NAME`; they are fetched first if they are missing.
+pub fn foreign_tree(name: &str, roots: &[&str]) -> Result<PathBuf> {
+    let cache = paths::lab();
+    let tree = cache.join(name);
+    if is_complete(&tree) {
+        return Ok(tree);
+    }
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    let _lock = lock(&cache.join("lock"))?;
+    if is_complete(&tree) {
+        return Ok(tree);
+    }
+    let options = Options { mirror: apt::mirror_from_environment(), force: false };
+    let (apt, _) = private_apt(&cache, &options)?;
+    let phase = Phase::new("package lists");
+    apt.update(&|percent| phase.percent(percent))?;
+    phase.done();
+
+    let packages = apt.foreign_closure(roots)?;
+    let debs = cache.join("debs");
+    let phase = Phase::new("packages");
+    apt.download(&packages, &debs, &|percent| phase.percent(percent))?;
+    phase.done();
+
+    let new = cache.join(format!("{name}.new"));
+    remove(&new)?;
+    let phase = Phase::new("unpacking");
+    for (n, package) in packages.iter().enumerate() {
+        phase.percent(100.0 * n as f64 / packages.len() as f64);
+        extract(&debs.join(package.file_name()), &new)?;
+    }
+    fs::write(new.join("stamp"), stamp(&packages))?;
+    phase.done();
+    remove(&tree)?;
+    fs::rename(&new, &tree)?;
+    Ok(tree)
 }
 
 /// The packages an image consists of.
@@ -233,20 +277,7 @@ impl Parts {
             .collect();
         for (n, (package, into)) in jobs.iter().enumerate() {
             phase.percent(100.0 * n as f64 / jobs.len() as f64);
-            fs::create_dir_all(into)?;
-            let deb = debs.join(package.file_name());
-            let output = Command::new("dpkg-deb")
-                .arg("--extract")
-                .arg(&deb)
-                .arg(into)
-                .output()
-                .context("cannot run dpkg-deb")?;
-            ensure!(
-                output.status.success(),
-                "cannot unpack {}: {}",
-                deb.display(),
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            extract(&debs.join(package.file_name()), into)?;
         }
         for pages in ["64k", "4k"] {
             let kernel = modules::kernel_image(&image.join(format!("kernel-{pages}")))?;
@@ -259,12 +290,32 @@ impl Parts {
         if !self.tools.is_empty() {
             wrappers(image)?;
         }
-        let packages: String =
-            self.all().iter().map(|p| format!("{} {} {}\n", p.name, p.version, p.arch)).collect();
-        fs::write(image.join("stamp"), format!("recipe {RECIPE}\n{packages}"))?;
+        fs::write(image.join("stamp"), stamp(&self.all()))?;
         phase.done();
         Ok(())
     }
+}
+
+fn extract(deb: &Path, into: &Path) -> Result<()> {
+    fs::create_dir_all(into)?;
+    let output = Command::new("dpkg-deb")
+        .arg("--extract")
+        .args([deb, into])
+        .output()
+        .context("cannot run dpkg-deb")?;
+    ensure!(
+        output.status.success(),
+        "cannot unpack {}: {}",
+        deb.display(),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+fn stamp(packages: &[Package]) -> String {
+    let packages: String =
+        packages.iter().map(|p| format!("{} {} {}\n", p.name, p.version, p.arch)).collect();
+    format!("recipe {RECIPE}\n{packages}")
 }
 
 fn is_ours(name: &str) -> bool {

@@ -1,0 +1,47 @@
+//! `cargo xtask bench`. A bench reports; a slow result is no failure.
+
+mod boot;
+mod probe;
+mod qemu;
+mod report;
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+
+use crate::paths;
+
+/// Measure cede
+#[derive(Subcommand, Debug)]
+pub enum Bench {
+    /// Start-up and memory, next to QEMU's pseries machine, on an emulated POWER9 host
+    ///
+    /// Both run under the same KVM in one boot of the host, in turn. The emulated host's absolute times mean
+    /// nothing; the ratios do. The report is target/bench/boot.json too.
+    Boot(boot::Options),
+    /// The scheduler of virtual cores, on this machine
+    Vcore {
+        /// What `cargo bench` takes behind `--`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// Does what the command line asks.
+pub fn main(bench: Bench) -> Result<ExitCode> {
+    match bench {
+        Bench::Boot(options) => boot::run(&options),
+        Bench::Vcore { arguments } => vcore(&arguments),
+    }
+}
+
+fn vcore(arguments: &[String]) -> Result<ExitCode> {
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["bench", "--package", "cede-vcore", "--"])
+        .args(arguments)
+        .current_dir(paths::root())
+        .status()
+        .context("cannot run cargo")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
