@@ -48,7 +48,17 @@ pub enum BootError {
         #[source]
         source: io::Error,
     },
-    /// Kernel, initrd and device tree do not fit.
+    /// The initrd does not fit behind the kernel.
+    #[error("initrd {path} needs memory up to {end:#x}, the guest has {memory:#x}; give it more memory")]
+    InitrdTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// First address after it.
+        end: u64,
+        /// The guest's memory in bytes.
+        memory: u64,
+    },
+    /// What cede itself puts behind kernel and initrd does not fit.
     #[error("{what} needs memory up to {end:#x}, the guest has {memory:#x}; give it more memory")]
     TooLarge {
         /// What did not fit.
@@ -116,7 +126,8 @@ impl BootImages {
         let kernel = Image::open(kernel)?;
         kernel.check_fits(memory)?;
         let initrd = initrd.map(open_initrd).transpose()?;
-        let placement = place(&kernel, initrd.as_ref().map(|(_, _, size)| *size), memory)?;
+        let placement =
+            place(&kernel, initrd.as_ref().map(|(path, _, size)| (path.as_path(), *size)), memory)?;
         Ok(Self { kernel, initrd: initrd.map(|(path, file, _)| (path, file)), placement })
     }
 
@@ -160,16 +171,20 @@ fn open_initrd(path: &Path) -> Result<(PathBuf, File, u64), BootError> {
     Ok((path.to_owned(), file, size))
 }
 
-fn place(kernel: &Image, initrd_size: Option<u64>, memory: u64) -> Result<Placement, BootError> {
+fn place(kernel: &Image, initrd: Option<(&Path, u64)>, memory: u64) -> Result<Placement, BootError> {
     let up = |address: u64| address.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
     let mut next = up(kernel.end());
-    let initrd = initrd_size.map(|size| (next, next.saturating_add(size)));
-    if let Some((_, end)) = initrd {
-        if end > memory {
-            return Err(BootError::TooLarge { what: "the initrd", end, memory });
+    let initrd = match initrd {
+        None => None,
+        Some((path, size)) => {
+            let (start, end) = (next, next.saturating_add(size));
+            if end > memory {
+                return Err(BootError::InitrdTooLarge { path: path.to_owned(), end, memory });
+            }
+            next = up(end);
+            Some((start, end))
         }
-        next = up(end);
-    }
+    };
     let rtas = next;
     let fdt = rtas.saturating_add(RTAS_SIZE);
     if fdt >= memory {

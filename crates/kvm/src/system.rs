@@ -29,9 +29,9 @@ pub enum OpenError {
     /// Not KVM, or one from the future.
     #[error("/dev/kvm speaks API version {0}, cede speaks {API_VERSION}")]
     Version(i32),
-    /// No HV KVM.
+    /// No HV KVM. The cause is within the message, so it is no source that would be printed again.
     #[error("this host's KVM has no Book3S HV (KVM_CREATE_VM: {0}); load it with: modprobe kvm_hv")]
-    NoHv(#[source] io::Error),
+    NoHv(io::Error),
     /// The processor is not one cede knows.
     #[error("cannot tell which POWER processor this is: {0}")]
     Processor(String),

@@ -67,7 +67,7 @@ fn bad_initrds_are_named() {
     huge.as_file().set_len(1 << 40).unwrap();
     assert_eq!(
         refusal(huge.path()),
-        "the initrd needs memory up to 0x10000010000, the guest has 0x100000; give it more memory"
+        "initrd PATH needs memory up to 0x10000010000, the guest has 0x100000; give it more memory"
     );
 }
 
@@ -78,7 +78,10 @@ fn what_does_not_fit_is_named() {
         let initrd = (size > 0).then(|| initrd.path().to_owned());
         match BootImages::open(kernel.path(), initrd.as_deref(), memory) {
             Ok(_) => String::new(),
-            Err(error) => line(&error, kernel.path()),
+            Err(error) => {
+                let line = line(&error, kernel.path());
+                initrd.map_or(line.clone(), |path| line.replace(&path.display().to_string(), "PATH"))
+            }
         }
     };
     let needs = |what, end: u64, memory: u64| {
@@ -88,7 +91,7 @@ fn what_does_not_fit_is_named() {
     assert_eq!(open(MIB + 1, 0, MIB), needs("kernel PATH", MIB + 1, MIB));
     // The kernel fills all of it, to the byte.
     assert_eq!(open(MIB, 0, MIB), needs("the RTAS blob", MIB + 0x1_0000, MIB));
-    assert_eq!(open(64, MIB - 0x1_0000 + 1, MIB), needs("the initrd", MIB + 1, MIB));
+    assert_eq!(open(64, MIB - 0x1_0000 + 1, MIB), needs("initrd PATH", MIB + 1, MIB));
     assert_eq!(open(64, MIB - 0x1_0000, MIB), needs("the RTAS blob", MIB + 0x1_0000, MIB));
     // The blob fits and leaves no byte for the tree; one page more does.
     assert_eq!(open(64, 0xe_0000, MIB), needs("the RTAS blob", MIB, MIB));
