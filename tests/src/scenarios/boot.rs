@@ -129,20 +129,20 @@ fn cpus(
 /// `cede caps` names the host and what it chose for it.
 fn caps(host: Host) -> Scenario {
     let body = match host {
-        Host::Powernv8 => |host: &mut LabHost| caps_say(host, &["POWER8", "hash", "XICS"]),
-        Host::Powernv9 => |host: &mut LabHost| caps_say(host, &["POWER9", "radix", "XIVE"]),
-        Host::Powernv10 => |host: &mut LabHost| caps_say(host, &["POWER10", "radix", "XIVE"]),
-        Host::PseriesNested => |host: &mut LabHost| caps_say(host, &["POWER9", "radix", "XICS"]),
+        Host::Powernv8 => |host: &mut LabHost| caps_say(host, ["POWER8", "hash", "xics"]),
+        Host::Powernv9 => |host: &mut LabHost| caps_say(host, ["POWER9", "radix", "xive"]),
+        Host::Powernv10 => |host: &mut LabHost| caps_say(host, ["POWER10", "radix", "xive"]),
+        Host::PseriesNested => |host: &mut LabHost| caps_say(host, ["POWER9", "radix", "xics"]),
     };
     Scenario::at(host, "caps", Body::Steps(body))
 }
 
-fn caps_say(host: &mut LabHost, words: &[&str]) -> Result<()> {
+fn caps_say(host: &mut LabHost, words: [&str; 3]) -> Result<()> {
     let text = host.ok("cede caps")?;
     let (first, choices) = text.split_once("cede chooses:").unwrap_or((&text, ""));
     ensure!(first.starts_with(&format!("host: {}", words[0])), "not the host {}: {text}", words[0]);
-    for word in &words[1..] {
-        ensure!(choices.contains(word), "{word:?} was not chosen: {text}");
+    for (key, word) in [("mmu", words[1]), ("irqchip", words[2])] {
+        ensure!(choices.contains(&format!("{key}: {word}, ")), "{word} was not chosen: {text}");
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ const INPUT: &[Row] = &[
         "cede run --memory 256M --kernel /lab/vmlinux --initrd /tmp/big",
         &["/tmp/big", "memory"],
     ),
-    input("refuses_memory_0", "", "cede run --memory 0 --kernel /lab/vmlinux", &["memory", "64"]),
+    input("refuses_memory_0", "", "cede run --memory 0 --kernel /lab/vmlinux", &["--memory", "more than 0"]),
     input(
         "refuses_memory_unaligned",
         "",
@@ -124,14 +124,14 @@ const HOSTS: &[Row] = &[
         command: "su nobody -c 'cede run --kernel /lab/vmlinux'",
         restore: "rm /etc/passwd; chmod 666 /dev/kvm",
         exit: HOST,
-        says: &["/dev/kvm", "ermission"],
+        says: &["/dev/kvm may not be opened", "group"],
     },
     Row {
         title: "refuses_without_kvm_hv",
         prepare: "rmmod kvm_hv",
         command: "cede run --kernel /lab/vmlinux",
-        restore: "insmod /lib/modules/kvm-hv.ko",
+        restore: "insmod /lib/modules/kvm_hv.ko",
         exit: HOST,
-        says: &["kvm_hv"],
+        says: &["no Book3S HV", "modprobe kvm_hv"],
     },
 ];
