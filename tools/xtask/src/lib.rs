@@ -5,4 +5,5 @@ pub mod cross;
 pub mod demo;
 pub mod lab;
 pub mod paths;
+pub mod payloads;
 pub mod test;

@@ -153,6 +153,13 @@ impl Session {
         })
     }
 
+    /// Sets the time limit anew: `limit` from now on, whatever has passed. For a session that does several things
+    /// in turn, each with a limit of its own.
+    pub fn allow(&mut self, limit: Duration) {
+        self.limit = limit;
+        self.deadline = Instant::now() + limit;
+    }
+
     /// Waits for what happens next.
     pub fn event(&mut self) -> Result<Event, RunError> {
         loop {

@@ -1,0 +1,219 @@
+//! A lab host that runs one thing after another: a shell in it, and the guest that the shell started.
+//!
+//! The shell's own output and the guest's console must not mix, so each has a stream: what the shell and its commands
+//! print goes to the session's stderr, what `cede run` prints to its stdout (descriptor 3 of the shell). The end of a
+//! command is a line that nothing else prints, with a number that grows.
+//!
+//! ```text
+//!             sh                    start               wait
+//!  Idle ────────────► Idle   Idle ────────► Guest runs ──────► Idle
+//!                                            │  sh, type_in, expect
+//! ```
+//! The guest's console input is a FIFO that the shell holds open, so the shell stays free while the guest runs.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use xtask::lab::{Event, Host, Run, RunError, Session, Stream};
+
+/// Files that every host gets, as (source, name below /lab).
+pub type Files = Vec<(PathBuf, String)>;
+
+/// What the shell does first. The guest's initrd is the lab's with the scripts behind it: the kernel unpacks both.
+const PRELUDE: &str = "exec 3>&1 1>&2; cat /lab/initrd /lab/scripts.cpio >/tmp/initrd";
+
+/// How a command or a guest ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code, as a shell tells it.
+    pub code: i32,
+    /// What it printed, lines ending in `\n` alone.
+    pub text: String,
+}
+
+/// A lab host with a shell.
+pub struct LabHost {
+    session: Session,
+    guest: Output,
+    shell: Output,
+    commands: u32,
+}
+
+impl LabHost {
+    /// Boots the host.
+    pub fn boot(host: Host, files: &[(PathBuf, String)], limit: Duration) -> Result<Self> {
+        let run = Run::new(host).time_limit(limit).command(["sh"]);
+        let run = files.iter().fold(run, |run, (source, name)| run.file(Path::new(source), name));
+        let session = run.start()?;
+        let mut host = LabHost { session, guest: Output::default(), shell: Output::default(), commands: 0 };
+        let ended = host.sh(PRELUDE)?;
+        ensure!(ended.code == 0, "the host's shell cannot prepare the initrd: {}", ended.text);
+        Ok(host)
+    }
+
+    /// Begins a scenario: forgets what was printed so far, and sets the time that everything from here on may take.
+    pub fn begin(&mut self, limit: Duration) {
+        self.session.allow(limit);
+        self.guest = Output::default();
+        self.shell = Output::default();
+    }
+
+    /// Runs a command of the host's shell to its end.
+    pub fn sh(&mut self, script: &str) -> Result<Ended> {
+        let from = self.shell.bytes.len();
+        let marker = self.marker();
+        // The braces keep the redirection and the exit code those of the whole script.
+        let line = format!("{{ {script}\n}} </dev/null; printf '\\n{marker} %d\\n' $? >&2\n");
+        self.session.send(line.as_bytes())?;
+        let found = self.wait_for(Stream::Err, &format!("\n{marker} "), from)?;
+        let end = self.wait_for(Stream::Err, "\n", found.end)?;
+        let text = normal(&self.shell.bytes[from..found.start]);
+        let code = normal(&self.shell.bytes[found.end..end.start]);
+        let code = code.trim().parse().with_context(|| format!("no exit code: {code:?}"))?;
+        Ok(Ended { code, text })
+    }
+
+    /// Runs a command that has to succeed, and gives what it printed.
+    pub fn ok(&mut self, script: &str) -> Result<String> {
+        let Ended { code, text } = self.sh(script)?;
+        ensure!(code == 0, "in the host, {script:?} ended with {code} and printed:\n{text}");
+        Ok(text)
+    }
+
+    /// Starts `cede run` with `arguments`, as the shell reads them; `$pid` is its process from here on.
+    pub fn start(&mut self, arguments: &str) -> Result<()> {
+        self.guest.mark();
+        self.ok(&format!(
+            "rm -f /tmp/keys; mkfifo /tmp/keys; cede run {arguments} </tmp/keys >&3 2>&3 3>&- & pid=$!; exec 4>/tmp/keys"
+        ))?;
+        Ok(())
+    }
+
+    /// Types on the guest's console.
+    pub fn type_in(&mut self, text: &str) -> Result<()> {
+        self.ok(&format!("printf %s {} >&4", quoted(text)))?;
+        Ok(())
+    }
+
+    /// Waits until the guest has printed `text`, behind what an earlier call found; gives what it printed up to there.
+    pub fn expect(&mut self, text: &str) -> Result<String> {
+        let from = self.guest.seen;
+        let found =
+            self.wait_for(Stream::Out, text, from).with_context(|| format!("waiting for {text:?}"))?;
+        self.guest.seen = found.end;
+        Ok(normal(&self.guest.bytes[from..found.end]))
+    }
+
+    /// Waits for the end of the guest's process; gives all that it printed.
+    pub fn wait(&mut self) -> Result<Ended> {
+        let from = self.guest.start;
+        let marker = self.marker();
+        let ended =
+            self.sh(&format!("wait $pid; code=$?; exec 4>&-; printf '\\n{marker}\\n' >&3; (exit $code)"))?;
+        let found = self.wait_for(Stream::Out, &format!("\n{marker}\n"), from)?;
+        self.guest.seen = found.end;
+        Ok(Ended { code: ended.code, text: normal(&self.guest.bytes[from..found.start]) })
+    }
+
+    /// Runs a guest to its end, with nothing typed.
+    pub fn run(&mut self, arguments: &str) -> Result<Ended> {
+        self.start(arguments)?;
+        self.wait()
+    }
+
+    /// All that was printed since the scenario began, to show with a failure.
+    pub fn transcript(&self) -> String {
+        format!(
+            "-- the guest, and cede run --\n{}\n-- the host's shell --\n{}",
+            normal(&self.guest.bytes).trim_end(),
+            normal(&self.shell.bytes).trim_end()
+        )
+    }
+
+    fn marker(&mut self) -> String {
+        self.commands += 1;
+        format!("@cede-test-end-{}", self.commands)
+    }
+
+    /// Waits for `text` in a stream, from the offset `from` on; where it is.
+    fn wait_for(&mut self, stream: Stream, text: &str, from: usize) -> Result<std::ops::Range<usize>> {
+        let mut searched = from;
+        loop {
+            let bytes = match stream {
+                Stream::Err => &self.shell.bytes,
+                Stream::Out | Stream::Console => &self.guest.bytes,
+            };
+            if let Some(at) = find(&bytes[searched..], text.as_bytes()) {
+                let start = searched + at;
+                return Ok(start..start + text.len());
+            }
+            // The text may have begun to arrive.
+            searched = from.max((bytes.len() + 1).saturating_sub(text.len()));
+            match self.session.event()? {
+                Event::Output(Stream::Out, bytes) => self.guest.bytes.extend(bytes),
+                Event::Output(Stream::Err, bytes) => self.shell.bytes.extend(bytes),
+                Event::Output(Stream::Console, _) => {}
+                Event::Exit(code) => {
+                    let tail = self.transcript();
+                    return Err(RunError::NotPrinted { expected: text.to_owned(), code, tail }.into());
+                }
+            }
+        }
+    }
+}
+
+/// One stream's bytes.
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    /// Where the present guest begins.
+    start: usize,
+    /// How far `expect` has come.
+    seen: usize,
+}
+
+impl Output {
+    fn mark(&mut self) {
+        self.start = self.bytes.len();
+        self.seen = self.start;
+    }
+}
+
+/// Text without the carriage returns that terminals add.
+fn normal(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace('\r', "")
+}
+
+/// `text` as one word of a shell's command line.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_back_what_was_quoted() {
+        let text = "it's $HOME `x` \\ \"q\" *\nline";
+        let script = format!("printf %s {}", quoted(text));
+        let output = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+    }
+
+    #[test]
+    fn text_is_found_where_it_begins() {
+        assert_eq!(find(b"abcabd", b"abd"), Some(3));
+        assert_eq!(find(b"abcab", b"abd"), None);
+    }
+
+    #[test]
+    fn carriage_returns_are_dropped() {
+        assert_eq!(normal(b"a\r\nb\r\r\n"), "a\nb\n");
+    }
+}
