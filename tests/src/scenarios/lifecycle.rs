@@ -41,35 +41,16 @@ pub(super) fn table() -> Vec<Scenario> {
     ]
 }
 
-/// The second boot is whole, as the first was: the tree, the CPUs, the console and the interrupts start again.
+/// The second boot is whole, as the first was: the tree, the CPUs, the console and its input start again, and so
+/// does the power button. Without a program to answer it, the kernel itself powers off.
 fn reboot(host: &mut LabHost, flags: &str) -> Result<()> {
     host.start(&format!(
-        "--kernel /lab/vmlinux --initrd /tmp/initrd --cpus 2 {flags} --cmdline 'console=hvc0 quiet lab.run=sh /tests/cpus.sh; reboot -f'"
+        "--kernel /lab/vmlinux --initrd /tmp/initrd --cpus 2 {flags} \
+         --cmdline 'console=hvc0 quiet lab.run=sh /tests/cpus.sh; echo press enter; read line; reboot -f'"
     ))?;
-    for boot in ["first", "second"] {
-        host.expect("lab-begin uname")?;
-        let printed = host.expect("cpus: 1 shares a core")?;
-        for text in ["cpus: in cpuinfo 2\n", "cpus: 0 ran a process\n", "cpus: 1 ran a process\n"] {
-            ensure!(printed.contains(text), "the {boot} boot did not print {text:?}");
-        }
-    }
-    stop(host)
-}
-
-/// Two signals in turn end the process, whatever the guest does.
-fn stop(host: &mut LabHost) -> Result<()> {
-    host.ok("kill -TERM $pid; sleep 1; kill -TERM $pid")?;
-    let ended = host.wait()?;
-    ensure!(ended.code == 6, "cede ended with {} after two signals", ended.code);
-    ensure!(ended.text.contains("cede: stopped by a second signal"), "cede does not say why it ended");
-    Ok(())
-}
-
-fn power_off_on_sigterm(host: &mut LabHost) -> Result<()> {
-    host.start(
-        "--kernel /lab/vmlinux --initrd /tmp/initrd --cmdline 'console=hvc0 quiet lab.run=sh /tests/poweroff-on-request.sh'",
-    )?;
-    host.expect("poweroff: waiting")?;
+    boot(host)?;
+    host.type_in("\n")?;
+    boot(host)?;
     host.ok("kill -TERM $pid")?;
     let ended = host.wait()?;
     ensure!(ended.text.contains("reboot: Power down"), "the guest did not power itself off");
@@ -77,11 +58,40 @@ fn power_off_on_sigterm(host: &mut LabHost) -> Result<()> {
     Ok(())
 }
 
-/// A guest whose power button does nothing: busybox's poweroff asks its init, which is a script.
+fn boot(host: &mut LabHost) -> Result<()> {
+    host.expect("lab-begin uname")?;
+    let printed = host.expect("\npress enter")?;
+    for text in ["cpus: in cpuinfo 2\n", "cpus: 0 ran a process\n", "cpus: 1 ran a process\n"] {
+        ensure!(printed.contains(text), "the guest did not print {text:?}");
+    }
+    Ok(())
+}
+
+fn power_off_on_sigterm(host: &mut LabHost) -> Result<()> {
+    press(host, "obey")?;
+    let ended = host.wait()?;
+    ensure!(ended.text.contains("reboot: Power down"), "the guest did not power itself off");
+    ensure!(ended.code == 0, "cede ended with {}", ended.code);
+    Ok(())
+}
+
 fn stop_on_second_sigterm(host: &mut LabHost) -> Result<()> {
-    host.start(
-        "--kernel /lab/vmlinux --initrd /tmp/initrd --cpus 2 --cmdline 'console=hvc0 quiet lab.run=echo asleep; sleep 600'",
-    )?;
-    host.expect("\nasleep")?;
-    stop(host)
+    press(host, "ignore")?;
+    host.ok("kill -0 $pid; kill -TERM $pid")?;
+    let ended = host.wait()?;
+    ensure!(ended.code == 6, "cede ended with {} after two signals", ended.code);
+    ensure!(ended.text.contains("cede: stopped by a second signal"), "cede does not say why it ended");
+    Ok(())
+}
+
+/// Starts a guest with a power button, and presses it by a signal.
+fn press(host: &mut LabHost, answer: &str) -> Result<()> {
+    host.start(&format!(
+        "--kernel /lab/vmlinux --initrd /tmp/initrd --cpus 2 \
+         --cmdline 'console=hvc0 quiet lab.run=sh /tests/power-button.sh {answer}'"
+    ))?;
+    host.expect("power-button: waiting")?;
+    host.ok("kill -TERM $pid")?;
+    host.expect("power-button: pressed")?;
+    Ok(())
 }
