@@ -33,7 +33,7 @@ pub const TABLE: [(Outcome, &str); 7] = [
     ),
     (Outcome::GuestPanic, "the guest panicked"),
     (Outcome::RebootRefused, "the guest asked for a reboot and --no-reboot was given"),
-    (Outcome::Stopped, "stopped by the user: Ctrl-A x, or a second SIGTERM"),
+    (Outcome::Stopped, "stopped by the user: Ctrl-A x, or a second signal"),
 ];
 
 impl From<Outcome> for std::process::ExitCode {

@@ -22,4 +22,4 @@ mod vcpu;
 pub use vcpu::kick_signal;
 
 pub use control::{Options, Outcome, RunError, Vm};
-pub use memory::{MemoryError, total_host_memory};
+pub use memory::MemoryError;

@@ -47,17 +47,6 @@ fn advise(memory: &GuestMemoryMmap, advice: libc::c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// All memory of this host in bytes.
-///
-/// # Errors
-/// When /proc/meminfo cannot be read.
-pub fn total_host_memory() -> io::Result<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo")?;
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-    let kib: Option<u64> = total.and_then(|kib| kib.trim().parse().ok());
-    kib.map(|kib| kib << 10).ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

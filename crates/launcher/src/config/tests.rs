@@ -333,10 +333,12 @@ fn the_documented_example_is_valid() {
 
 #[test]
 fn the_documentation_has_every_exit_code() {
-    let documentation =
-        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config.md")).unwrap();
-    for (outcome, meaning) in crate::exit_code::TABLE {
-        let row = format!("| {} | {meaning} |", outcome as u8);
-        assert!(documentation.contains(&row), "no row {row}");
+    for file in ["README.md", "docs/config.md"] {
+        let path = format!("{}/../../{file}", env!("CARGO_MANIFEST_DIR"));
+        let documentation = fs::read_to_string(path).unwrap();
+        for (outcome, meaning) in crate::exit_code::TABLE {
+            let row = format!("| {} | {meaning} |", outcome as u8);
+            assert!(documentation.contains(&row), "{file} has no row {row}");
+        }
     }
 }
