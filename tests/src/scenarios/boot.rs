@@ -89,7 +89,8 @@ pub(super) fn table() -> Vec<Scenario> {
     ]
 }
 
-/// Without `hotplug.sh`: in the emulated nested host a CPU that goes offline and comes back can take minutes.
+/// Without `hotplug.sh`: when a guest's CPU goes offline and comes back again and again, the emulated nested host itself can
+/// stop, its own shell included.
 const NESTED: Guest = Guest {
     kernel: DEBIAN,
     flags: "--cpus 2",

@@ -22,7 +22,9 @@ struct PerfEventAttr {
     config1: u64,
 }
 
+const PERF_TYPE_HARDWARE: u32 = 0;
 const PERF_TYPE_TRACEPOINT: u32 = 2;
+const HW_INSTRUCTIONS: u64 = 1;
 const DISABLED: u64 = 1 << 0;
 const INHERIT: u64 = 1 << 1;
 const ENABLE_ON_EXEC: u64 = 1 << 12;
@@ -35,13 +37,23 @@ pub struct Counter(File);
 
 impl Counter {
     /// Counts the trace event `system/name`.
-    pub fn of_children(event: &str) -> Result<Self> {
+    pub fn trace_event(event: &str) -> Result<Self> {
         let path = format!("/sys/kernel/tracing/events/{event}/id");
         let id = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let id = id.trim().parse().with_context(|| format!("{path} holds no number"))?;
+        Self::of_children(PERF_TYPE_TRACEPOINT, id).with_context(|| format!("cannot count {event}"))
+    }
+
+    /// Counts the instructions that the processor completes for them, in user space and in the kernel.
+    pub fn instructions() -> Result<Self> {
+        Self::of_children(PERF_TYPE_HARDWARE, HW_INSTRUCTIONS).context("cannot count instructions")
+    }
+
+    fn of_children(kind: u32, config: u64) -> Result<Self> {
         let attr = PerfEventAttr {
-            kind: PERF_TYPE_TRACEPOINT,
+            kind,
             size: size_of::<PerfEventAttr>() as u32,
-            config: id.trim().parse().with_context(|| format!("{path} holds no number"))?,
+            config,
             flags: DISABLED | INHERIT | ENABLE_ON_EXEC,
             ..Default::default()
         };
@@ -58,7 +70,7 @@ impl Counter {
             )
         };
         if fd < 0 {
-            return Err(io::Error::last_os_error()).with_context(|| format!("cannot count {event}"));
+            return Err(io::Error::last_os_error().into());
         }
         // SAFETY: perf_event_open gave a descriptor that nothing else owns.
         Ok(Self(unsafe { File::from_raw_fd(fd as libc::c_int) }))

@@ -1,5 +1,5 @@
-//! What the bench's two halves tell each other: a [`Plan`] goes into the lab host as JSON on the command line,
-//! [`Record`]s come back as JSON lines on stdout.
+//! What the bench's two halves tell each other: a [`Plan`] goes into the lab host as JSON on the command
+//! line, [`Record`]s come back as JSON lines on stdout.
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,9 @@ pub enum Figure {
     FirstInstructionCpu,
     /// Time from exec to the guest's first instruction.
     FirstInstructionWall,
+    /// Instructions that the processor completed for the process in that time, in user space and in the
+    /// kernel.
+    FirstInstructionInstructions,
     /// System calls of the process in that time.
     FirstInstructionSyscalls,
     /// Page faults of the process in that time.
@@ -96,9 +99,10 @@ pub enum Unit {
 
 impl Figure {
     /// All, in the order of the report.
-    pub const ALL: [Figure; 9] = [
+    pub const ALL: [Figure; 10] = [
         Figure::FirstInstructionCpu,
         Figure::FirstInstructionWall,
+        Figure::FirstInstructionInstructions,
         Figure::FirstInstructionSyscalls,
         Figure::FirstInstructionFaults,
         Figure::UserSpaceWall,
@@ -113,6 +117,7 @@ impl Figure {
         match self {
             Figure::FirstInstructionCpu => "exec to first guest instruction, CPU time",
             Figure::FirstInstructionWall => "exec to first guest instruction, wall time",
+            Figure::FirstInstructionInstructions => "exec to first guest instruction, instructions",
             Figure::FirstInstructionSyscalls => "exec to first guest instruction, system calls",
             Figure::FirstInstructionFaults => "exec to first guest instruction, page faults",
             Figure::UserSpaceWall => "exec to guest user space, wall time",
@@ -130,7 +135,9 @@ impl Figure {
             | Figure::FirstInstructionWall
             | Figure::UserSpaceWall
             | Figure::UserSpaceCpu => Unit::Time,
-            Figure::FirstInstructionSyscalls | Figure::FirstInstructionFaults => Unit::Count,
+            Figure::FirstInstructionInstructions
+            | Figure::FirstInstructionSyscalls
+            | Figure::FirstInstructionFaults => Unit::Count,
             Figure::MemoryRss | Figure::MemoryPss | Figure::MemoryPageTables => Unit::Bytes,
         }
     }

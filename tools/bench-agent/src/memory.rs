@@ -26,10 +26,11 @@ pub fn beyond(pid: u32, ram: u64) -> Result<Memory> {
     Ok(Memory { rss, pss, page_tables })
 }
 
-/// RSS and PSS of all mappings but the guest's RAM: the private anonymous one of `ram` bytes, which must be there
-/// exactly once.
+/// RSS and PSS of all mappings but the guest's RAM: the private anonymous one of `ram` bytes, which must be
+/// there exactly once.
 ///
-/// The kernel may merge neighbours; then no mapping has the size, and there is no figure instead of a wrong one.
+/// The kernel may merge neighbours; then no mapping has the size, and there is no figure instead of a wrong
+/// one.
 fn sum(smaps: &str, ram: u64) -> Option<(u64, u64)> {
     let (mut rss, mut pss, mut found) = (0, 0, 0);
     let (mut anonymous, mut is_ram) = (false, false);
@@ -48,8 +49,8 @@ fn sum(smaps: &str, ram: u64) -> Option<(u64, u64)> {
     (found == 1).then_some((rss, pss))
 }
 
-/// Whether a mapping's first line, `range permissions offset device inode [name]`, is that of private memory without
-/// a name; nothing for other lines.
+/// Whether a mapping's first line, `range permissions offset device inode [name]`, is that of private memory
+/// without a name; nothing for other lines.
 fn header(line: &str) -> Option<bool> {
     let mut fields = line.split_ascii_whitespace();
     let (range, permissions) = (fields.next()?, fields.next()?);

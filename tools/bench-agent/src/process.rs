@@ -68,7 +68,8 @@ impl Monitor {
         self.child.try_wait()
     }
 
-    /// CPU time since exec in nanoseconds: user and system, of all its threads, those that have ended included.
+    /// CPU time since exec in nanoseconds: user and system, of all its threads, those that have ended
+    /// included.
     pub fn cpu_time(&self) -> Result<u64> {
         let mut id = 0;
         // SAFETY: `id` is a clockid_t to be written.

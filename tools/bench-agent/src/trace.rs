@@ -16,8 +16,8 @@ const EVENT: &str = "kvm_hcall_enter";
 const LIMIT: Duration = Duration::from_secs(120);
 const TURN: Duration = Duration::from_millis(500);
 
-/// A tracing instance of our own with one event, until it is dropped. The event costs one record per hypercall, and the
-/// probe makes one.
+/// A tracing instance of our own with one event, until it is dropped. The event costs one record per
+/// hypercall, and the probe makes one.
 pub struct FirstHcall {
     dir: PathBuf,
     pipe: File,

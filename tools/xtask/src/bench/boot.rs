@@ -3,7 +3,7 @@
 //! docs/benchmarks.md says what is measured and why so.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ use crate::{cross, paths};
 
 /// A round takes some 30 s where the lab is slow.
 const ROUND_LIMIT: Duration = Duration::from_secs(120);
+
+/// The host's memory besides the guest's.
+const HOST_MIB: u32 = 1024;
 
 /// What the guest's init prints first, and before it does what `lab.run` says.
 const USER_SPACE: &str = "lab-begin";
@@ -35,6 +38,9 @@ pub struct Options {
     /// The guest's vCPUs
     #[arg(long, value_name = "N", default_value_t = 2)]
     cpus: u32,
+    /// Measure another cede binary for POWER too, to compare two versions
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
 }
 
 /// Measures and reports.
@@ -49,12 +55,19 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     fs::write(&page, probe::page())?;
 
     let plan = plan(options, probe::offset(&image.vmlinux())?);
+    // All of the emulated machine's memory is there from the start: else a page that nobody has used before
+    // costs more than another, and it is chance who gets it.
     let mut run = Run::new(Host::Powernv9)
+        .memory(&format!("{}M", options.memory + HOST_MIB))
+        .qemu_option("-mem-prealloc")
         .time_limit(ROUND_LIMIT * (options.runs + 1))
         .file(&agent, "bench-agent")
         .file(&page, "probe.bin")
         .file(&image.qemu_data().join("vof.bin"), &in_qemu("share/vof.bin"))
         .command(["sh", "-c", SCRIPT, "sh", &serde_json::to_string(&plan)?]);
+    if let Some(other) = &options.against {
+        run = run.file(other, "cede-against");
+    }
     for (source, name) in &qemu.files {
         run = run.file(source, &in_qemu(name));
     }
@@ -86,7 +99,10 @@ fn plan(options: &Options, offset: u64) -> Plan {
         offset,
         into: "/run/probe".to_owned(),
     };
-    let subjects = vec![cede(options, &probe), qemu_pseries(options, &probe)];
+    let mut subjects = vec![cede(report::OURS, "cede", options, &probe), qemu_pseries(options, &probe)];
+    if options.against.is_some() {
+        subjects.push(cede(report::AGAINST, "/lab/cede-against", options, &probe));
+    }
     Plan {
         rounds: options.runs,
         ram: u64::from(options.memory) << 20,
@@ -99,10 +115,10 @@ fn plan(options: &Options, offset: u64) -> Plan {
 
 const CMDLINE: &str = "console=hvc0 quiet lab.run=sleep 3600";
 
-fn cede(options: &Options, probe: &Probe) -> Subject {
+fn cede(name: &str, program: &str, options: &Options, probe: &Probe) -> Subject {
     let command = |kernel: &str| {
         words(&[
-            "cede",
+            program,
             "run",
             "--kernel",
             kernel,
@@ -118,14 +134,15 @@ fn cede(options: &Options, probe: &Probe) -> Subject {
         ])
     };
     Subject {
-        name: "cede".to_owned(),
+        name: name.to_owned(),
         probe: command(&probe.into),
         guest: command(&probe.kernel),
         environment: Vec::new(),
     }
 }
 
-/// The capabilities are those that an emulated processor cannot have; the rest makes it as small as QEMU comes.
+/// The capabilities are those that an emulated processor cannot have; the rest makes it as small as QEMU
+/// comes.
 fn qemu_pseries(options: &Options, probe: &Probe) -> Subject {
     let command = |firmware: &[&str]| {
         let mut command = words(&[
@@ -158,7 +175,7 @@ fn qemu_pseries(options: &Options, probe: &Probe) -> Subject {
         command
     };
     Subject {
-        name: "qemu".to_owned(),
+        name: report::REFERENCE.to_owned(),
         probe: command(&["-bios", &probe.page]),
         guest: command(&[]),
         environment: vec![("LD_LIBRARY_PATH".to_owned(), "/lab/qemu/lib".to_owned())],
@@ -182,7 +199,7 @@ fn collect(mut session: Session, runs: u32) -> Result<Vec<Record>> {
                     let record: Record =
                         serde_json::from_slice(&line).context("the agent said something else")?;
                     if records.last().is_none_or(|last| last.round != record.round) {
-                        eprintln!("bench: round {} of {runs}", record.round);
+                        eprintln!("bench: round {} of {runs}: {}", record.round, record.figure.title());
                     }
                     records.push(record);
                 }

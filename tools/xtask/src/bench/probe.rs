@@ -1,8 +1,9 @@
-//! The guest whose first instruction can be seen: one hypercall that KVM answers and traces, then the guest cedes for ever.
+//! The guest whose first instruction can be seen: one hypercall that KVM answers and traces, then the guest
+//! cedes for ever.
 //!
-//! The page is overlaid on the first of a real kernel, so that loading costs what it costs, and is a firmware image at the
-//! same time: cede enters a kernel at its entry point, which is 0 for Debian's; QEMU enters firmware at 0x100. Either way
-//! the first instruction of the guest is one of these.
+//! The page is overlaid on the first of a real kernel, so that loading costs what it costs, and is a firmware
+//! image at the same time: cede enters a kernel at its entry point, which is 0 for Debian's; QEMU enters
+//! firmware at 0x100. Either way the first instruction of the guest is one of these.
 
 use std::fs;
 use std::path::Path;
@@ -15,14 +16,16 @@ use elf::endian::AnyEndian;
 /// The page's size.
 const PAGE: usize = 0x1000;
 
-/// Where cede enters, where QEMU enters, and the interrupts that end a nap (external, decrementer, doorbell, virtualization).
+/// Where cede enters, where QEMU enters, and the interrupts that end a nap: external, decrementer, doorbell,
+/// hypervisor virtualization.
 const ENTRIES: [usize; 6] = [0, 0x100, 0x500, 0x900, 0xa00, 0xea0];
 
 /// Behind all of them.
 const CODE: usize = 0xf00;
 
-/// Big-endian, as a guest begins. The decrementer is set because it may be overdue, and an interrupt is not wanted.
-const INSTRUCTIONS: [u32; 9] = [
+/// Big-endian, as a guest begins. The decrementer is set because it may be overdue, and an interrupt is not
+/// wanted.
+const INSTRUCTIONS: [u32; 8] = [
     0x3ca0_7fff, // lis   r5,0x7fff
     0x7cb6_03a6, // mtdec r5
     0x3860_00e4, // li    r3,H_CONFER
@@ -31,7 +34,6 @@ const INSTRUCTIONS: [u32; 9] = [
     0x3860_00e0, // li    r3,H_CEDE
     0x4400_0022, // sc    1
     0x4bff_fff8, // b     .-8
-    0,
 ];
 
 /// The page.

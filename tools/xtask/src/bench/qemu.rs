@@ -1,4 +1,5 @@
-//! QEMU for a ppc64el machine, as the lab host needs it: the program, the libraries that it loads and its firmware.
+//! QEMU for a ppc64el machine, as the lab host needs it: the program, the libraries that it loads and its
+//! firmware.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -40,7 +41,8 @@ pub fn get() -> Result<Qemu> {
     Ok(Qemu { version: version.to_owned(), files })
 }
 
-/// The shared objects that the program needs, and those that they need, by the names that they are looked up by.
+/// The shared objects that the program needs, and those that they need, by the names that they are looked up
+/// by.
 fn libraries(tree: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
     let mut queue = VecDeque::from([tree.join(PROGRAM)]);

@@ -8,9 +8,12 @@ use anyhow::{Context, Result};
 use bench_agent::{Figure, Record, Unit};
 use serde_json::json;
 
-/// The monitor that is measured, and the one that it is compared with.
-const OURS: &str = "cede";
-const REFERENCE: &str = "qemu";
+/// The monitor that is measured.
+pub const OURS: &str = "cede";
+/// The one that it is compared with.
+pub const REFERENCE: &str = "qemu";
+/// Another version of ours, if there is one.
+pub const AGAINST: &str = "other cede";
 
 /// Under what the figures were taken.
 pub struct Conditions {
@@ -51,15 +54,27 @@ pub fn write(conditions: &Conditions, records: &[Record], path: &Path) -> Result
     println!(
         "powernv9 lab host and guest: Linux {kernel}; guest: {memory_mib} MiB, {cpus} vCPUs; QEMU {qemu}"
     );
-    println!("{runs} rounds after a warm-up, cede and QEMU in turn: median (min to max)\n");
-    println!("| | cede | QEMU | ratio of medians |\n|---|---|---|---|");
+    println!("{runs} rounds after a warm-up, cede and QEMU in turn: median (min to max)");
+    println!("ratios: of the medians, and the median of each round's own\n");
+    let others: &[&str] = if records.iter().any(|record| record.subject == AGAINST) {
+        &[REFERENCE, AGAINST]
+    } else {
+        &[REFERENCE]
+    };
+    let heads: String =
+        others.iter().map(|other| format!(" {other} | ratio to {other} | by round |")).collect();
+    println!("| | {OURS} |{heads}\n|---|---|{}", "---|".repeat(3 * others.len()));
     for figure in Figure::ALL {
-        let of = |subject: &str| values.get(&(figure, subject)).and_then(|values| Summary::of(values));
-        if let (Some(ours), Some(reference)) = (of(OURS), of(REFERENCE)) {
-            let ratio = ours.median as f64 / reference.median as f64;
-            let (ours, reference) = (shown(ours, figure.unit()), shown(reference, figure.unit()));
-            println!("| {} | {ours} | {reference} | {ratio:.3} |", figure.title());
+        let of = |subject| values.get(&(figure, subject)).and_then(|rounds| Summary::of(&rounds.concat()));
+        let Some(ours) = of(OURS) else { continue };
+        let mut row = format!("| {} | {} |", figure.title(), shown(ours, figure.unit()));
+        for other in others {
+            let Some(summary) = of(other) else { continue };
+            let ratio = ours.median as f64 / summary.median as f64;
+            let by_round = ratio_by_round(&values[&(figure, OURS)], &values[&(figure, *other)]);
+            row += &format!(" {} | {ratio:.3} | {by_round:.3} |", shown(summary, figure.unit()));
         }
+        println!("{row}");
     }
     let json = json!({
         "qemu": qemu, "kernel": kernel, "runs": runs, "memory_mib": memory_mib, "cpus": cpus, "records": records,
@@ -70,13 +85,28 @@ pub fn write(conditions: &Conditions, records: &[Record], path: &Path) -> Result
     Ok(())
 }
 
-/// The warm-up left out.
-fn by_figure(records: &[Record]) -> BTreeMap<(Figure, &str), Vec<u64>> {
-    let mut values: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+/// The values of each round, the warm-up left out.
+fn by_figure(records: &[Record]) -> BTreeMap<(Figure, &str), Vec<Vec<u64>>> {
+    let mut values: BTreeMap<_, Vec<Vec<u64>>> = BTreeMap::new();
     for record in records.iter().filter(|record| record.round > 0) {
-        values.entry((record.figure, record.subject.as_str())).or_default().push(record.value);
+        let rounds = values.entry((record.figure, record.subject.as_str())).or_default();
+        rounds.resize((record.round as usize).max(rounds.len()), Vec::new());
+        rounds[record.round as usize - 1].push(record.value);
     }
     values
+}
+
+/// The median of the ratios that each round gives by itself: what a busy machine does to one round it does to
+/// both sides.
+fn ratio_by_round(ours: &[Vec<u64>], other: &[Vec<u64>]) -> f64 {
+    let pairs =
+        ours.iter().zip(other).filter_map(|(ours, other)| Some((Summary::of(ours)?, Summary::of(other)?)));
+    let mut ratios: Vec<f64> = pairs.map(|(ours, other)| ours.median as f64 / other.median as f64).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    match ratios.as_slice() {
+        [] => f64::NAN,
+        sorted => (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0,
+    }
 }
 
 fn shown(summary: Summary, unit: Unit) -> String {
@@ -106,10 +136,17 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_round_does_not_shift_the_ratio() {
+        let ours = [vec![10], vec![100, 90, 110], vec![12]];
+        let other = [vec![100], vec![1000], vec![100]];
+        assert!((ratio_by_round(&ours, &other) - 0.1).abs() < 1e-9);
+    }
+
+    #[test]
     fn the_warm_up_does_not_count() {
         let record =
             |round, value| Record { subject: OURS.to_owned(), round, figure: Figure::MemoryRss, value };
         let records = [record(0, 100), record(1, 7)];
-        assert_eq!(by_figure(&records)[&(Figure::MemoryRss, OURS)], [7]);
+        assert_eq!(by_figure(&records)[&(Figure::MemoryRss, OURS)], [vec![7]]);
     }
 }
