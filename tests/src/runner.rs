@@ -23,9 +23,9 @@ use crate::scenarios::{self, Body, Guest, Place, Refusal, Scenario};
 /// A host is up in ten seconds on a machine that does nothing else.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
-/// An emulated host that hangs in its own boot, as one in some twenty does, says nothing about cede; it is booted
-/// again. After so many failures in turn the rest of its scenarios is given up.
-const BOOT_ATTEMPTS: u32 = 3;
+/// An emulated host that hangs in its own boot, as happens now and then, says nothing about cede; it is booted again.
+/// After so many failures in turn the rest of its scenarios is given up.
+pub(crate) const BOOT_ATTEMPTS: u32 = 3;
 
 /// Entry point of the test program.
 pub fn main() -> ExitCode {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use xtask::lab::{Host, Run};
+use xtask::lab::{Host, Run, Session};
 
 use super::{Body, Place, Scenario};
+use crate::runner::BOOT_ATTEMPTS;
 
 pub(super) fn table() -> Vec<Scenario> {
     vec![Scenario {
@@ -21,6 +22,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 /// Runs at the terminal. The settings are compared in the host, where they are.
 const SCRIPT: &str = "
+echo host: up
 stty -a >/tmp/before
 cede run --kernel /lab/vmlinux --initrd /lab/initrd --cmdline 'console=hvc0 quiet lab.shell'
 code=$?
@@ -30,8 +32,7 @@ echo cede: ended with $code.
 ";
 
 fn escape() -> Result<()> {
-    let mut session =
-        Run::new(Host::Powernv9).tty().time_limit(LIMIT).command(["sh", "-c", SCRIPT]).start()?;
+    let mut session = boot()?;
     session.expect("lab-begin date")?;
     session.expect("# ")?;
     // ^C is the guest's: it ends the sleep and not cede.
@@ -47,4 +48,18 @@ fn escape() -> Result<()> {
     ensure!(end.contains("terminal: same"), "the terminal was left changed: {end}");
     session.finish()?;
     Ok(())
+}
+
+/// The host with a terminal; once more if it does not come up.
+fn boot() -> Result<Session> {
+    let mut attempt = 1;
+    loop {
+        let run = Run::new(Host::Powernv9).tty().time_limit(LIMIT).command(["sh", "-c", SCRIPT]);
+        let mut session = run.start()?;
+        match session.expect("host: up") {
+            Ok(_) => return Ok(session),
+            Err(error) if attempt == BOOT_ATTEMPTS => return Err(error.into()),
+            Err(_) => attempt += 1,
+        }
+    }
 }
