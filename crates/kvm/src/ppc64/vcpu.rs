@@ -20,16 +20,16 @@ pub struct Vcpu {
 
 /// Registers that are zero after power-on and that an earlier boot may have set. Those that a processor does
 /// not have are skipped.
-const CLEARED: &[(u64, u32)] = &[
-    (KVM_REG_PPC_AMR, 8),
-    (KVM_REG_PPC_UAMOR, 8),
-    (KVM_REG_PPC_IAMR, 8),
-    (KVM_REG_PPC_DSCR, 8),
-    (KVM_REG_PPC_DAWRX, 8),
-    (KVM_REG_PPC_CIABR, 8),
-    (KVM_REG_PPC_PID, 8),
-    (KVM_REG_PPC_DPDES, 8),
-    (KVM_REG_PPC_PSPB, 4),
+const CLEARED: &[u64] = &[
+    KVM_REG_PPC_AMR,
+    KVM_REG_PPC_UAMOR,
+    KVM_REG_PPC_IAMR,
+    KVM_REG_PPC_DSCR,
+    KVM_REG_PPC_DAWRX,
+    KVM_REG_PPC_CIABR,
+    KVM_REG_PPC_PID,
+    KVM_REG_PPC_DPDES,
+    KVM_REG_PPC_PSPB,
 ];
 
 impl Vcpu {
@@ -193,7 +193,7 @@ impl arch_api::ppc64::Vcpu for Vcpu {
         self.drop_area(KVM_REG_PPC_VPA_SLB, "KVM_SET_ONE_REG(VPA_SLB)")?;
         self.set_one(KVM_REG_PPC_VPA_ADDR, 0, "KVM_SET_ONE_REG(VPA_ADDR)")?;
         self.fd.read_from("KVM_SET_REGS", KVM_SET_REGS, &kvm_regs::default())?;
-        for &(id, _) in CLEARED {
+        for &id in CLEARED {
             // A register that this processor does not have cannot hold anything either.
             let _ = self.set_one(id, 0, "KVM_SET_ONE_REG");
         }
