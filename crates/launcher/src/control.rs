@@ -13,6 +13,7 @@
 
 pub mod client;
 pub mod commands;
+pub mod kernel;
 pub mod protocol;
 mod run_dir;
 mod server;

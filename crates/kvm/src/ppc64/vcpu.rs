@@ -4,6 +4,7 @@ use super::vm::VmFd;
 use crate::bindings::ppc64::*;
 use crate::fd::{KvmFd, Mapping};
 use crate::ioctl::ppc64::*;
+use crate::stats::{KvmStats, StatsError};
 use arch_api::ppc64::Regs;
 use arch_api::{Exit, HvError, Reply};
 use std::io;
@@ -208,6 +209,14 @@ impl arch_api::ppc64::Vcpu for Vcpu {
 }
 
 impl Vcpu {
+    /// KVM's own figures of this vCPU, for any thread. To be asked for before the vCPU runs first.
+    ///
+    /// # Errors
+    /// When this KVM has none.
+    pub fn stats(&self) -> Result<KvmStats, StatsError> {
+        KvmStats::of(&self.fd)
+    }
+
     /// Lets KVM finish the last exit without entering the guest. An hcall that never returned (stop-self, a
     /// reboot) is still open in KVM, which would write its results over the registers at the next run.
     fn finish_exit(&mut self) -> Result<(), HvError> {

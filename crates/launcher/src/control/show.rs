@@ -18,7 +18,7 @@ const COLUMNS: [(&str, &str); 8] = [
 /// Tunables as they are written, `halt_poll_ns=10000 …`.
 #[must_use]
 pub fn tunables(tunables: Option<&Named>) -> String {
-    let Some(tunables) = tunables else { return "the host does not show its tunables".into() };
+    let Some(tunables) = tunables else { return "no tunables".into() };
     let text: Vec<String> = tunables.iter().map(|(name, value)| format!("{name}={value}")).collect();
     text.join(" ")
 }
