@@ -1,8 +1,8 @@
 //! The command line. Flags say the same as keys of the configuration file, and win over them.
 
 use crate::config::{
-    self, ConfigError, ConsoleChoice, CpuCount, CpuModel, IrqchipChoice, MemorySize, MmuChoice, Settings,
-    ThreadsPerCore, VmConfig,
+    self, ConfigError, ConsoleChoice, CpuCount, CpuModel, IrqchipChoice, MemorySize, MmuChoice, Placement,
+    PlaneChoice, Settings, ThreadsPerCore, TunableChanges, VmConfig,
 };
 use crate::exit_code;
 use clap::builder::styling::Styles;
@@ -154,6 +154,16 @@ pub struct VmFlags {
     /// Interrupt controller [default: auto]
     #[arg(long, value_name = "KIND")]
     irqchip: Option<IrqchipChoice>,
+    /// Who handles H_CEDE: KVM, or cede's own scheduler [default: auto]
+    #[arg(long, value_name = "PLANE")]
+    plane: Option<PlaneChoice>,
+    /// Tunables of halt polling: 'halt_poll_ns=50000 halt_poll_ns_grow=0', also with halt_poll_ns_grow_start
+    /// and halt_poll_ns_shrink [default: the kernel's]
+    #[arg(long, value_name = "TUNABLES")]
+    vcore: Option<TunableChanges>,
+    /// Where vCPUs run: none, cores or a list of the host's CPUs as in 0-3,8,12 [default: none]
+    #[arg(long, value_name = "WHERE")]
+    placement: Option<Placement>,
     /// Guest console: stdio, pty or file=PATH [default: stdio]
     #[arg(long, value_name = "WHERE")]
     console: Option<ConsoleChoice>,
@@ -176,6 +186,9 @@ impl From<VmFlags> for Settings {
             mmu: flags.mmu,
             irqchip: flags.irqchip,
             reboot: flags.no_reboot.then_some(false),
+            plane: flags.plane,
+            tunables: flags.vcore.unwrap_or_default(),
+            placement: flags.placement,
             console: flags.console,
         }
     }

@@ -14,8 +14,10 @@ pub mod host;
 pub mod schema;
 #[cfg(test)]
 mod tests;
+mod tuning;
 mod values;
 
+pub use tuning::{Placement, PlaneChoice, TunableChanges};
 pub use values::{ConsoleChoice, CpuCount, CpuModel, IrqchipChoice, MemorySize, MmuChoice, ThreadsPerCore};
 
 use std::fmt;
@@ -135,6 +137,12 @@ pub struct Settings {
     pub irqchip: Option<IrqchipChoice>,
     /// Whether the guest may reboot.
     pub reboot: Option<bool>,
+    /// Who handles H_CEDE.
+    pub plane: Option<PlaneChoice>,
+    /// Halt polling.
+    pub tunables: TunableChanges,
+    /// Where vCPUs run.
+    pub placement: Option<Placement>,
     /// Console.
     pub console: Option<ConsoleChoice>,
 }
@@ -163,6 +171,9 @@ impl Settings {
             mmu: self.mmu.or(other.mmu),
             irqchip: self.irqchip.or(other.irqchip),
             reboot: self.reboot.or(other.reboot),
+            plane: self.plane.or(other.plane),
+            tunables: self.tunables.or(other.tunables),
+            placement: self.placement.or(other.placement),
             console: self.console.or(other.console),
         }
     }
@@ -206,6 +217,9 @@ impl Settings {
             mmu,
             irqchip,
             reboot: self.reboot.unwrap_or(true),
+            plane: self.plane.unwrap_or_default(),
+            tunables: self.tunables,
+            placement: self.placement.unwrap_or_default(),
             console: self.console.unwrap_or_default(),
         })
     }
@@ -283,6 +297,12 @@ pub struct VmConfig {
     pub irqchip: IrqchipChoice,
     /// Whether the guest may reboot; else a reboot ends the process.
     pub reboot: bool,
+    /// Who handles H_CEDE.
+    pub plane: PlaneChoice,
+    /// Which tunables of halt polling were said; [`TunableChanges::values`] has the defaults for the others.
+    pub tunables: TunableChanges,
+    /// Where vCPUs run.
+    pub placement: Placement,
     /// Console.
     pub console: ConsoleChoice,
 }
@@ -314,6 +334,8 @@ impl fmt::Display for VmConfig {
             values::name(&self.mmu),
             values::name(&self.irqchip)
         )?;
+        writeln!(f, "cede     plane {}", values::name(&self.plane))?;
+        writeln!(f, "vcore    {}, placement {}", self.tunables.values(), self.placement)?;
         write!(f, "console  {}", self.console)
     }
 }

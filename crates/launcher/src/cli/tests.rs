@@ -28,7 +28,8 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     let file = dir.path().join("vm.toml");
     let text = "name = 'f'\n[boot]\nkernel = '/f/k'\ninitrd = '/f/i'\ncmdline = 'f'\n[memory]\nsize = '2G'\n\
                 [cpu]\ncount = 8\nthreads = 4\nmodel = 'power9'\n[machine]\nmmu = 'radix'\n\
-                irqchip = 'xive'\nreboot = true\n[console]\nbackend = 'file=/f/c'\n";
+                irqchip = 'xive'\nreboot = true\n[cede]\nplane = 'kernel'\n\
+                [vcore]\nhalt_poll_ns = 1\nhalt_poll_ns_shrink = 3\nplacement = 'cores'\n[console]\nbackend = 'file=/f/c'\n";
     fs::write(&file, text).unwrap();
     let config = ["--config", file.to_str().unwrap()];
 
@@ -38,7 +39,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 
     // Each flag changes its own value and no other.
     type Change = fn(&mut VmConfig);
-    let cases: [(&[&str], Change); 12] = [
+    let cases: [(&[&str], Change); 15] = [
         (&["--name", "x"], |c| c.name = "x".into()),
         (&["--kernel", "k"], |c| c.boot.kernel = Some("k".into())),
         (&["--initrd", "i"], |c| c.boot.initrd = Some("i".into())),
@@ -49,6 +50,12 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         (&["--cpu", "power10"], |c| c.model = CpuModel::Power10),
         (&["--mmu", "hash"], |c| c.mmu = MmuChoice::Hash),
         (&["--irqchip", "xics"], |c| c.irqchip = IrqchipChoice::Xics),
+        (&["--plane", "vmm"], |c| c.plane = PlaneChoice::Vmm),
+        // A tunable that the flag does not say is the file's.
+        (&["--vcore", "halt_poll_ns=2 halt_poll_ns_grow=5"], |c| {
+            c.tunables = "halt_poll_ns=2 halt_poll_ns_grow=5 halt_poll_ns_shrink=3".parse().unwrap();
+        }),
+        (&["--placement", "0-3"], |c| c.placement = "0-3".parse().unwrap()),
         (&["--console", "pty"], |c| c.console = ConsoleChoice::Pty),
         (&["--no-reboot"], |c| c.reboot = false),
     ];
@@ -62,7 +69,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 
 #[test]
 fn a_usage_error_is_one_line_that_names_the_flag() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (
             &["run", "--memory", "100"],
             "invalid value '100' for '--memory <SIZE>': 100 is not a multiple of 64K; for MiB write 100M; \
@@ -88,6 +95,11 @@ fn a_usage_error_is_one_line_that_names_the_flag() {
              see cede --help",
         ),
         (&["fdt"], "the following required arguments were not provided: --output <FILE>; see cede --help"),
+        (
+            &["run", "--vcore", "halt_poll_ns=-1"],
+            "invalid value 'halt_poll_ns=-1' for '--vcore <TUNABLES>': tunable halt_poll_ns cannot be negative, \
+             got -1: write 0 or more; see cede --help",
+        ),
         (
             &["run", "--console", "tty"],
             "invalid value 'tty' for '--console <WHERE>': \"tty\" is no console; \

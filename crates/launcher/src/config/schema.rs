@@ -71,6 +71,14 @@ pub const KEYS: &[Key] = &[
     key("machine", "mmu", Kind::Text, |s, v| store(&mut s.mmu, word(v))),
     key("machine", "irqchip", Kind::Text, |s, v| store(&mut s.irqchip, word(v))),
     key("machine", "reboot", Kind::Boolean, |s, v| store(&mut s.reboot, Ok::<_, String>(v == "true"))),
+    key("cede", "plane", Kind::Text, |s, v| store(&mut s.plane, word(v))),
+    key("vcore", "halt_poll_ns", Kind::Integer, |s, v| s.tunables.say("halt_poll_ns", v)),
+    key("vcore", "halt_poll_ns_grow", Kind::Integer, |s, v| s.tunables.say("halt_poll_ns_grow", v)),
+    key("vcore", "halt_poll_ns_grow_start", Kind::Integer, |s, v| {
+        s.tunables.say("halt_poll_ns_grow_start", v)
+    }),
+    key("vcore", "halt_poll_ns_shrink", Kind::Integer, |s, v| s.tunables.say("halt_poll_ns_shrink", v)),
+    key("vcore", "placement", Kind::Text, |s, v| store(&mut s.placement, v.parse())),
     key("console", "backend", Kind::Text, |s, v| store(&mut s.console, v.parse())),
 ];
 
