@@ -1,6 +1,7 @@
 //! KVM on POWER: Book3S HV.
 
 mod cede_event;
+mod cede_watch;
 mod device;
 mod host;
 mod pin;

@@ -1,6 +1,6 @@
 //! A vCPU: its registers, and running it.
 
-use super::cede_event::CedeEvent;
+use super::cede_watch::CedeWatch;
 use super::pin::Pin;
 use super::signals::{Came, Signals};
 use super::timebase;
@@ -23,19 +23,9 @@ pub struct Vcpu {
     /// KVM's XICS is connected, so there is an ICP to reset.
     xics: bool,
     signals: Signals,
-    cede: Cede,
+    /// Where an event tells of cedes.
+    cede: Option<CedeWatch>,
     timebase_hz: u32,
-}
-
-/// Where a cede comes from.
-#[derive(Debug)]
-enum Cede {
-    /// No event tells of it.
-    NoEvent,
-    /// The event on this tracepoint, to be opened by the vCPU's own thread.
-    Closed(u64),
-    /// The event.
-    Open(#[allow(dead_code, reason = "held until the vCPU goes")] CedeEvent),
 }
 
 /// What a vCPU is made with, beside its number.
@@ -75,7 +65,7 @@ impl Vcpu {
             let source = io::Error::other("KVM_GET_VCPU_MMAP_SIZE is smaller than kvm_run");
             return Err(HvError { call: "mmap(kvm_run)", source });
         }
-        let cede = how.tracepoint.map_or(Cede::NoEvent, Cede::Closed);
+        let cede = how.tracepoint.map(CedeWatch::new);
         let (signals, timebase_hz) = (how.signals, how.timebase_hz);
         Ok(Self { fd: Arc::new(fd), run, xics: false, signals, cede, timebase_hz })
     }
@@ -160,7 +150,11 @@ impl arch_api::Vcpu for Vcpu {
         }
         // The kernel sets the reason only where it has one.
         self.shared().exit_reason = KVM_EXIT_UNKNOWN;
-        match self.fd.value("KVM_RUN", KVM_RUN, 0) {
+        let result = self.fd.value("KVM_RUN", KVM_RUN, 0);
+        if let Some(watch) = &mut self.cede {
+            watch.exited();
+        }
+        match result {
             Ok(_) => Ok(exit_of(self.shared())),
             Err(error) if error.source.kind() == io::ErrorKind::Interrupted => self.interrupted(),
             // KVM's own RTAS gives up on an argument block that it cannot read (EFAULT) or that counts more words than
@@ -237,12 +231,11 @@ impl arch_api::ppc64::Vcpu for Vcpu {
     }
 
     fn watch_cede(&mut self) -> Result<(), HvError> {
-        if let Cede::Closed(tracepoint) = self.cede {
-            let call = "perf_event_open(kvm_hv:kvmppc_vcore_blocked)";
-            let event = CedeEvent::open(tracepoint).map_err(|source| HvError { call, source })?;
-            self.cede = Cede::Open(event);
+        let call = "perf_event_open(kvm_hv:kvmppc_vcore_blocked)";
+        match &mut self.cede {
+            Some(watch) => watch.open().map_err(|source| HvError { call, source }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn external_pin(&self) -> Arc<dyn ExternalPin> {
@@ -282,6 +275,9 @@ impl Vcpu {
         let mut regs = kvm_regs::default();
         self.fd.exchange("KVM_GET_REGS", KVM_GET_REGS, &mut regs)?;
         let ceded = regs.gpr[3] == H_SUCCESS && regs.msr & MSR_EE != 0;
+        if let Some(watch) = &mut self.cede {
+            watch.ceded();
+        }
         Ok(if ceded { Exit::Ceded } else { Exit::Interrupted })
     }
 

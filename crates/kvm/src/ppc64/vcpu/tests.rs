@@ -22,7 +22,7 @@ impl Rig {
         let (fd, page) = stand_in(0x1_0000);
         let run = Mapping::new(&fd, 0x1_0000, 0, "mmap(kvm_run)").unwrap();
         let signals = Signals { kick: libc::SIGUSR1 };
-        let (cede, timebase_hz) = (Cede::NoEvent, 512_000_000);
+        let (cede, timebase_hz) = (None, 512_000_000);
         let vcpu = Vcpu { fd: Arc::new(fd), run, xics: false, signals, cede, timebase_hz };
         Self { vcpu, page }
     }
