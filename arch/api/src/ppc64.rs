@@ -110,6 +110,17 @@ pub trait Vcpu: crate::Vcpu {
     fn reset(&mut self) -> Result<(), HvError>;
 }
 
+/// The external interrupt pin of one vCPU, where the VMM owns the interrupt controller.
+pub trait ExternalPin: Send + Sync {
+    /// Makes the pin high or low (`KVM_INTERRUPT` with `KVM_INTERRUPT_SET_LEVEL` or `KVM_INTERRUPT_UNSET`). From any thread, also while
+    /// the vCPU runs: high brings it out of a nap in the hypervisor and interrupts it (0x500) as soon as it
+    /// has MSR\[EE\] set, for as long as the pin is high. Idempotent.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn set(&self, level: bool) -> Result<(), HvError>;
+}
+
 /// What hcalls and RTAS calls ask of the virtual machine, from any vCPU's thread.
 pub trait Partition: Send + Sync {
     /// Sets the process table (`H_REGISTER_PROC_TBL`): `table` as KVM_PPC_CONFIGURE_V3_MMU takes it.
