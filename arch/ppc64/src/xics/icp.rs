@@ -15,7 +15,7 @@
 //! Lower numbers are more favoured. The server takes a source whose priority is below its *limit*, the least of CPPR,
 //! MFRR and PPRI.
 //!
-//! What always holds ([`Registers::check`]):
+//! What always holds (`Registers::check`, in tests):
 //! 1. Where XISR is 0, PPRI is 0xff; otherwise PPRI < CPPR. So the vCPU's external line has to be high exactly while XISR
 //!    is not 0.
 //! 2. An IPI that may be presented is: MFRR < CPPR implies PPRI <= MFRR.

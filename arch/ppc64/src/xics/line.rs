@@ -20,7 +20,7 @@ use arch_api::HvError;
 use arch_api::ppc64::ExternalPin;
 
 /// The pin and its flag.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Line<P> {
     level: AtomicBool,
     pin: P,

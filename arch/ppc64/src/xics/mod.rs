@@ -8,7 +8,7 @@
 //!                    get-xive, int-off, int-on
 //! ```
 //!
-//! [`icp`](self) holds a server's registers, `ics` the sources, `deliver` the way between them and the argument why nothing is
+//! `icp` holds a server's registers, `ics` the sources, `deliver` the way between them and the argument why nothing is
 //! lost on it; [`Line`] is what the ICP drives. There is no lock and, after [`Xics::new`], no allocation. Devices and vCPUs
 //! call from any thread.
 //!

@@ -1,6 +1,8 @@
 //! The controller, alone.
 
+mod model;
 mod orders;
+mod stress;
 
 use super::*;
 use std::cell::RefCell;
