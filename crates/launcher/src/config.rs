@@ -139,6 +139,8 @@ pub struct Settings {
     pub reboot: Option<bool>,
     /// Who handles H_CEDE.
     pub plane: Option<PlaneChoice>,
+    /// Where the control sockets are.
+    pub run_dir: Option<PathBuf>,
     /// Halt polling.
     pub tunables: TunableChanges,
     /// Where vCPUs run.
@@ -172,6 +174,7 @@ impl Settings {
             irqchip: self.irqchip.or(other.irqchip),
             reboot: self.reboot.or(other.reboot),
             plane: self.plane.or(other.plane),
+            run_dir: self.run_dir.or(other.run_dir),
             tunables: self.tunables.or(other.tunables),
             placement: self.placement.or(other.placement),
             console: self.console.or(other.console),
@@ -218,6 +221,7 @@ impl Settings {
             irqchip,
             reboot: self.reboot.unwrap_or(true),
             plane: self.plane.unwrap_or_default(),
+            run_dir: self.run_dir,
             tunables: self.tunables,
             placement: self.placement.unwrap_or_default(),
             console: self.console.unwrap_or_default(),
@@ -230,7 +234,8 @@ impl Settings {
             Some(ConsoleChoice::File(path)) => Some(path),
             _ => None,
         };
-        for path in [self.kernel.as_mut(), self.initrd.as_mut(), console].into_iter().flatten() {
+        let paths = [self.kernel.as_mut(), self.initrd.as_mut(), self.run_dir.as_mut(), console];
+        for path in paths.into_iter().flatten() {
             // An absolute path stays as it is.
             *path = directory.join(&*path);
         }
@@ -299,6 +304,8 @@ pub struct VmConfig {
     pub reboot: bool,
     /// Who handles H_CEDE.
     pub plane: PlaneChoice,
+    /// Where the control sockets are, if not in the usual place.
+    pub run_dir: Option<PathBuf>,
     /// Which tunables of halt polling were said; [`TunableChanges::values`] has the defaults for the others.
     pub tunables: TunableChanges,
     /// Where vCPUs run.
@@ -334,7 +341,8 @@ impl fmt::Display for VmConfig {
             values::name(&self.mmu),
             values::name(&self.irqchip)
         )?;
-        writeln!(f, "cede     plane {}", values::name(&self.plane))?;
+        let plane = values::name(&self.plane);
+        writeln!(f, "cede     plane {plane}, run directory {}", file(&self.run_dir, "the usual"))?;
         writeln!(f, "vcore    {}, placement {}", self.tunables.values(), self.placement)?;
         write!(f, "console  {}", self.console)
     }

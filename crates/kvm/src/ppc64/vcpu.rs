@@ -8,6 +8,7 @@ use super::vm::VmFd;
 use crate::bindings::ppc64::*;
 use crate::fd::{KvmFd, Mapping};
 use crate::ioctl::ppc64::*;
+use crate::stats::{KvmStats, StatsError};
 use arch_api::ppc64::{ExternalPin, Regs};
 use arch_api::{Exit, HvError, Reply};
 use std::io;
@@ -279,6 +280,14 @@ impl Vcpu {
             watch.ceded();
         }
         Ok(if ceded { Exit::Ceded } else { Exit::Interrupted })
+    }
+
+    /// KVM's own figures of this vCPU, for any thread. To be asked for before the vCPU runs first.
+    ///
+    /// # Errors
+    /// When this KVM has none.
+    pub fn stats(&self) -> Result<KvmStats, StatsError> {
+        KvmStats::of(&self.fd)
     }
 
     /// Lets KVM finish the last exit without entering the guest. An hcall that never returned (stop-self, a

@@ -39,7 +39,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 
     // Each flag changes its own value and no other.
     type Change = fn(&mut VmConfig);
-    let cases: [(&[&str], Change); 15] = [
+    let cases: [(&[&str], Change); 16] = [
         (&["--name", "x"], |c| c.name = "x".into()),
         (&["--kernel", "k"], |c| c.boot.kernel = Some("k".into())),
         (&["--initrd", "i"], |c| c.boot.initrd = Some("i".into())),
@@ -50,6 +50,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         (&["--cpu", "power10"], |c| c.model = CpuModel::Power10),
         (&["--mmu", "hash"], |c| c.mmu = MmuChoice::Hash),
         (&["--irqchip", "xics"], |c| c.irqchip = IrqchipChoice::Xics),
+        (&["--run-dir", "/r"], |c| c.run_dir = Some("/r".into())),
         (&["--plane", "vmm"], |c| c.plane = PlaneChoice::Vmm),
         // A tunable that the flag does not say is the file's.
         (&["--vcore", "halt_poll_ns=2 halt_poll_ns_grow=5"], |c| {
@@ -109,6 +110,32 @@ fn a_usage_error_is_one_line_that_names_the_flag() {
     for (arguments, message) in cases {
         assert_eq!(refuse(arguments), message);
     }
+}
+
+#[test]
+fn a_running_vm_is_named_and_told() {
+    let parse = |arguments: &[&str]| Cli::try_parse_from(["cede"].iter().chain(arguments)).unwrap().command;
+    match parse(&["set", "--run-dir", "/r", "vm", "halt_poll_ns=5", "halt_poll_ns_grow=0"]) {
+        Command::Set { vm, tunables } => {
+            assert_eq!((vm.vm.as_str(), vm.run_dir), ("vm", Some("/r".into())));
+            let tunables: Vec<String> = tunables.iter().map(ToString::to_string).collect();
+            assert_eq!(tunables, ["halt_poll_ns=5", "halt_poll_ns_grow=0"]);
+        }
+        other => panic!("parsed {other:?}"),
+    }
+    for (arguments, seconds) in [
+        (&["stat", "vm"][..], None),
+        (&["stat", "vm", "--watch"], Some(1)),
+        (&["stat", "vm", "--watch", "5"], Some(5)),
+        (&["stat", "--watch", "5", "vm"], Some(5)),
+    ] {
+        match parse(arguments) {
+            Command::Stat { watch, json: false, .. } => assert_eq!(watch, seconds, "{arguments:?}"),
+            other => panic!("parsed {other:?}"),
+        }
+    }
+    assert!(refuse(&["set", "vm", "halt_poll_ns=x"]).contains("tunable halt_poll_ns must be a number"));
+    assert!(refuse(&["stat", "vm", "--watch", "0"]).contains("0 is not in 1..=86400"));
 }
 
 /// The help of a command, or of the whole, with its lines joined: they are wrapped for the terminal.

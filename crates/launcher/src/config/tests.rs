@@ -39,6 +39,7 @@ reboot = false
 
 [cede]
 plane = "vmm"
+run_dir = "/run/vms"
 
 [vcore]
 halt_poll_ns = 50_000
@@ -68,6 +69,7 @@ fn every_key_is_read() {
         irqchip: IrqchipChoice::Xics,
         reboot: false,
         plane: PlaneChoice::Vmm,
+        run_dir: Some("/run/vms".into()),
         tunables: "halt_poll_ns=50000 halt_poll_ns_grow=0 halt_poll_ns_grow_start=5000 \
                    halt_poll_ns_shrink=4294967295"
             .parse()
@@ -93,7 +95,7 @@ fn an_empty_file_is_all_defaults() {
          cpu      1 vCPUs, 1 cores of 1 threads, model host\n\
          memory   1G\n\
          machine  mmu auto, irqchip auto, starts again at reboot\n\
-         cede     plane auto\n\
+         cede     plane auto, run directory the usual\n\
          vcore    halt_poll_ns=10000 halt_poll_ns_grow=2 halt_poll_ns_grow_start=10000 halt_poll_ns_shrink=2, \
          placement none\n\
          console  stdio"

@@ -62,6 +62,24 @@ impl TunableChanges {
         names.into_iter().zip(self.0).filter_map(|(name, value)| Some((name, value?)))
     }
 
+    /// Every one of them is said.
+    #[must_use]
+    pub fn all(tunables: Tunables) -> Self {
+        Self(tunables.named().map(|(_, value)| Some(value)))
+    }
+
+    /// What is said of those that `others` names too.
+    #[must_use]
+    pub fn only(self, others: Self) -> Self {
+        Self(std::array::from_fn(|n| self.0[n].filter(|_| others.0[n].is_some())))
+    }
+
+    /// What is said but by `others` in the same way.
+    #[must_use]
+    pub fn without(self, others: Self) -> Self {
+        Self(std::array::from_fn(|n| self.0[n].filter(|_| self.0[n] != others.0[n])))
+    }
+
     /// Whether nothing is said.
     #[must_use]
     pub fn is_empty(self) -> bool {
