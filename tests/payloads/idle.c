@@ -1,8 +1,8 @@
 /*
  * Shows that idling works: every way into H_CEDE and out of it, in cases that print one line each.
  *
- * Boot arguments: test= (the name of the one case to run; all but join and doorbell run by default), cpus= (how many of
- * the machine's to use), seed= (1) and steps= (100000) of the case `random`. What is printed says what happened and never
+ * Boot arguments: test= (names of the cases to run, with commas between them; all but join and doorbell run by default),
+ * skip= (names not to run), cpus= (how many of the machine's to use), seed= (1) and steps= (100000) of the case `random`. What is printed says what happened and never
  * how long it took, so that two hypervisors' outputs can be compared as they are.
  */
 #include "idle/idle.h"
@@ -25,6 +25,7 @@ static const struct idle_case cases[] = {
 	{ "ipi", case_ipi, 2, false },
 	{ "prod-before", case_prod_before, 2, false },
 	{ "prod-after", case_prod_after, 2, false },
+	{ "prod-race", case_prod_race, 2, false },
 	{ "ring", case_ring, 2, false },
 	{ "confer-napping", case_confer_napping, 2, false },
 	{ "confer-running", case_confer_running, 2, false },
@@ -36,14 +37,35 @@ static const struct idle_case cases[] = {
 
 struct remark remark;
 
-static bool is_wanted(const struct idle_case *one, const char *word, size_t length)
+/* Whether a boot argument's names, with commas between them, have this one. */
+static bool names(const char *key, const char *name)
 {
-	if (!word)
-		return !one->on_request;
-	for (size_t i = 0; i < length; i++)
-		if (one->name[i] != word[i])
-			return false;
-	return one->name[length] == '\0';
+	const size_t wanted = length_of(name);
+	size_t length;
+	const char *word = boot_word(key, &length);
+
+	for (size_t from = 0, i = 0; i <= length && word; i++) {
+		if (i < length && word[i] != ',')
+			continue;
+		if (i - from == wanted) {
+			size_t equal = 0;
+
+			while (equal < wanted && word[from + equal] == name[equal])
+				equal++;
+			if (equal == wanted)
+				return true;
+		}
+		from = i + 1;
+	}
+	return false;
+}
+
+static bool is_wanted(const struct idle_case *one)
+{
+	size_t length;
+	const bool chosen = boot_word("test", &length) ? names("test", one->name) : !one->on_request;
+
+	return chosen && !names("skip", one->name);
 }
 
 /* Runs a case and prints its line; whether it passed. */
@@ -53,6 +75,7 @@ static bool passes(const struct idle_case *one)
 
 	for (unsigned i = 0; i < cpu_count; i++)
 		set(cpus[i].failure, NULL);
+	drain_prods();
 	remark = (struct remark){ .word = "ok" };
 	if (cpu_count < one->cpus)
 		remark.word = "skipped, too few cpus";
@@ -84,8 +107,6 @@ static void start_others(void)
 void main(void)
 {
 	enum { ENDIAN = 4, LITTLE = 1 };
-	size_t length;
-	const char *wanted = boot_word("test", &length);
 	unsigned failures = 0;
 
 	hcall4(H_SET_MODE, LITTLE, ENDIAN, 0, 0);
@@ -93,7 +114,7 @@ void main(void)
 	print("idle: %u cpus\n", cpu_count);
 	start_others();
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-		if (is_wanted(&cases[i], wanted, length))
+		if (is_wanted(&cases[i]))
 			failures += !passes(&cases[i]);
 	if (failures)
 		print("idle: failed %u\n", failures);

@@ -117,6 +117,7 @@ void case_ipi(void);
 void case_prod_self(void);
 void case_prod_before(void);
 void case_prod_after(void);
+void case_prod_race(void);
 void case_ring(void);
 void case_confer_napping(void);
 void case_confer_running(void);

@@ -22,6 +22,9 @@ static void cede_without_decrementer(const char *what)
 		fail(what, this->decrementers - before);
 }
 
+/* A few times what H_CEDE takes. */
+static uint64_t window;
+
 /* How the other CPU wakes the sleeper, and what counts the interrupts that come of it. */
 static void (*wake)(const struct cpu *);
 static const uint64_t *taken;
@@ -47,7 +50,7 @@ static void sleep_until_woken(void)
 		set(this->step, round);
 		begin_wait();
 		while (get(*taken) == before && may_wait() && !this->failure)
-			cede_without_decrementer("the interrupt did not end the nap, but the decrementer's:");
+			cede_without_decrementer("the interrupt did not end the nap, but the decrementer:");
 		end_wait();
 		if (*taken != before + 1)
 			fail("interrupts taken:", *taken - before);
@@ -129,8 +132,12 @@ void case_prod_before(void)
 			fail("no prod; round", round);
 		cede_after_prod();
 	}
+	set(this->step, ROUNDS);
 	finish_work();
 }
+
+/* How long the prod waits in a round. */
+static uint64_t (*delay)(uint64_t round);
 
 /* Steps are doubled: odd when the prod is about to be, even when it was. */
 static void prod_later(void)
@@ -138,29 +145,55 @@ static void prod_later(void)
 	for (uint64_t round = 1; round <= ROUNDS; round++) {
 		if (!spin_until(&sleeper->step, round))
 			return;
-		spin((round - 1) * a_while() / ROUNDS);
+		spin(delay(round));
 		set(this->step, 2 * round - 1);
 		prod(sleeper);
 		set(this->step, 2 * round);
 	}
 }
 
-void case_prod_after(void)
+static void sleep_until_prodded(void)
 {
 	this->step = 0;
 	give_work(other, prod_later);
 	for (uint64_t round = 1; round <= ROUNDS && !this->failure; round++) {
 		set(this->step, round);
 		begin_wait();
-		do
-			cede_without_decrementer("the prod did not end the nap, but a decrementer interrupt:");
-		while (get(other->step) < 2 * round - 1 && may_wait());
+		do {
+			cede_without_decrementer("the prod did not end the nap, but the decrementer:");
+		} while (get(other->step) < 2 * round - 1 && may_wait() && !this->failure);
 		end_wait();
-		if (!spin_until(&other->step, 2 * round))
+		if (!this->failure && !spin_until(&other->step, 2 * round))
 			fail("no prod; round", round);
 		drain_prods();
 	}
+	set(this->step, ROUNDS);
 	finish_work();
+}
+
+static uint64_t long_delay(uint64_t round)
+{
+	(void)round;
+	return a_while();
+}
+
+void case_prod_after(void)
+{
+	delay = long_delay;
+	sleep_until_prodded();
+}
+
+/* From none to what H_CEDE takes a few times. */
+static uint64_t short_delay(uint64_t round)
+{
+	return (round - 1) * window / ROUNDS;
+}
+
+void case_prod_race(void)
+{
+	window = window_ticks();
+	delay = short_delay;
+	sleep_until_prodded();
 }
 
 /* Everybody naps; whoever is woken wakes the next one. The token is the step, which the barrier leaves at 1. */
