@@ -13,7 +13,7 @@ use crate::platform::Platform;
 use crate::tree_spec;
 use crate::xive::XiveRoutes;
 use arch_api::ppc64::{Generation, Irqchip, Mmu, Partition, Plane, Regs, Vcpu as _, Vm};
-use arch_api::{Action, Arch, Exit, Fatal, HvError, Nap, RamRegion, Raise, Reply, Scheduler, Until};
+use arch_api::{Action, Arch, Exit, Fatal, HvError, Nap, Raise, RamRegion, Reply, Scheduler, Until};
 use devices::console::Console;
 use irq::{Line, Sink};
 use std::io;
@@ -157,7 +157,8 @@ impl<V: Vm> Arch for Machine<V> {
         let sink: Arc<dyn Sink> = match self.plan.spec.plane {
             Plane::Kernel => Arc::new(Sources(Arc::clone(&self.platform.partition))),
             Plane::Vmm(_) => {
-                let own = Own::new(self.vcpu_count(), self.plan.wish.threads, &self.plan.sources(), scheduler);
+                let own =
+                    Own::new(self.vcpu_count(), self.plan.wish.threads, &self.plan.sources(), scheduler);
                 let own = Arc::new(own);
                 self.platform.own = Some(Arc::clone(&own));
                 own

@@ -128,7 +128,9 @@ impl Doorbells {
         }
         if doorbell()? {
             if !self.rung.swap(true, Ordering::Relaxed) {
-                tracing::info!("the guest rings doorbells between the threads of a core; naps are bounded by 1 ms");
+                tracing::info!(
+                    "the guest rings doorbells between the threads of a core; naps are bounded by 1 ms"
+                );
             }
             return Ok(None);
         }

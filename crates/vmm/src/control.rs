@@ -1,13 +1,13 @@
 //! The control loop: signals, console input, and what the vCPUs report.
 
-use crate::memory::{self, MemoryError};
 use crate::handle::Handle;
+use crate::memory::{self, MemoryError};
 use crate::vcores::{Vcores, kick_signal};
 use crate::vcpu::{Event, Shared, VcpuThread};
 use arch_api::{Arch, Fatal, HvError, Stop};
 use devices::console::{Console, Pump};
-use nix::sched::CpuSet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;

@@ -1,7 +1,7 @@
 //! What other threads may do to a VM while it runs.
 
 use crate::gate::Gate;
-use crate::vcores::{VcpuStatus, Vcores};
+use crate::vcores::{Vcores, VcpuStatus};
 use std::sync::Arc;
 
 /// A VM, for those who watch and steer it. Lives as long as anybody holds it; once the VM has ended it does nothing.

@@ -170,7 +170,8 @@ fn one_thread_may_have_one_vm_after_another() {
         let log = Log::new(2);
         let guests = [(); 2].map(|()| Guest::new(&log, [vec![Step::Start(1, vec![Step::Idle]), POWER_OFF]]));
         let outcomes = within(60, "two VMs", move || {
-            guests.map(|guest| Vm::new(guest, console(), Options { reboot: true, ..Options::default() })?.run())
+            guests
+                .map(|guest| Vm::new(guest, console(), Options { reboot: true, ..Options::default() })?.run())
         });
         for outcome in outcomes {
             assert_eq!(outcome.map_err(|error| format!("{error:?}")), Ok(Outcome::PoweredOff));

@@ -71,7 +71,9 @@ impl CedeWatch {
         }
         let again = match self.open() {
             Ok(()) => "it was opened again".to_owned(),
-            Err(error) => format!("it cannot be opened again ({error}), and KVM does without polling from here on"),
+            Err(error) => {
+                format!("it cannot be opened again ({error}), and KVM does without polling from here on")
+            }
         };
         tracing::warn!(
             "the perf event kvm_hv:kvmppc_vcore_blocked is lost, KVM sleeps by itself when the guest idles; {again}"

@@ -51,7 +51,9 @@ impl Signals {
             signal if signal == self.kick => Ok(Came::Kick),
             CEDE => Ok(Came::Cede),
             _ => match io::Error::last_os_error() {
-                error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => Ok(Came::Nothing),
+                error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {
+                    Ok(Came::Nothing)
+                }
                 source => Err(HvError { call: "sigtimedwait", source }),
             },
         }

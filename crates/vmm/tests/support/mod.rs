@@ -4,7 +4,7 @@
 //! the thread until somebody takes it. (ppoll would run the signal's default action, which ends the process.)
 //! What must not happen is collected in [`Log::wrong`]; a panic on a vCPU's thread would only look like a hang.
 
-use arch_api::{Action, Arch, Exit, Fatal, HvError, RamRegion, Raise, Reply, Scheduler, Stop, Vcpu};
+use arch_api::{Action, Arch, Exit, Fatal, HvError, Raise, RamRegion, Reply, Scheduler, Stop, Vcpu};
 use devices::console::Console;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::VecDeque;
