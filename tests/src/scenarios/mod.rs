@@ -7,6 +7,7 @@ mod native;
 mod payloads;
 mod refusals;
 mod terminal;
+mod vmm_plane;
 
 use std::time::Duration;
 
@@ -112,5 +113,6 @@ pub fn all() -> Vec<Scenario> {
     all.extend(payloads::table());
     all.extend(refusals::table());
     all.extend(terminal::table());
+    all.extend(vmm_plane::table());
     all
 }
