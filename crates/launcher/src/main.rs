@@ -4,12 +4,14 @@ use clap::Parser;
 use launcher::cli::{self, Cli, Command, usage_error};
 use launcher::config::host::check_images;
 use launcher::config::{Settings, VmConfig};
+use launcher::control::commands;
 use launcher::exit_code::Outcome;
 use launcher::power::{self, PowerError};
 use launcher::{log, report};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -42,6 +44,15 @@ fn main() -> ExitCode {
             Err(error) => report::failure(Outcome::Usage, &error),
         },
         Command::Caps { json } => caps(json),
+        Command::Set { vm, tunables } => commands::set(&vm, &tunables),
+        Command::Stat { vm, json, watch: None } => commands::stat(&vm, json),
+        Command::Stat { vm, json, watch: Some(seconds) } => {
+            commands::watch(&vm, json, Duration::from_secs(seconds))
+        }
+        Command::Pause { vm } => commands::pause(&vm),
+        Command::Resume { vm } => commands::resume(&vm),
+        Command::Reload { vm } => commands::reload(&vm),
+        Command::List { run_dir, json } => commands::running(run_dir.as_deref(), json),
     };
     outcome.into()
 }

@@ -1,18 +1,19 @@
 //! pseries guests: the one place that names POWER's machine and KVM together.
 
 use crate::config::host::{HostFacts, check_host, host_memory};
-use crate::config::{ConfigError, ConsoleChoice, CpuModel, IrqchipChoice, MmuChoice, VmConfig};
+use crate::config::{ConfigError, ConsoleChoice, CpuModel, IrqchipChoice, MmuChoice, PlaneChoice, VmConfig};
 use crate::exit_code::Outcome;
 use arch_api::HvError;
 use arch_api::ppc64::{Generation, Host, Irqchip};
 use devices::console::{Console, ConsoleError};
-use kvm::ppc64::{CAPABILITIES, Vm, VmFd, probe};
+use kvm::ppc64::{CAPABILITIES, Signals, Vm, VmFd, probe};
 use kvm::{Kvm, OpenError};
 use ppc64::boot::Placement;
-use ppc64::{BootError, BootImages, Machine, MmuKind, Plan, PlanError, Wish};
+use ppc64::{BootError, BootImages, Machine, MmuKind, Plan, PlanError, PlaneKind, Wish};
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
+use vcore::SharedTunables;
 use vmm::{Options, RunError};
 
 /// A guest could not be run, or not to its end.
@@ -76,6 +77,11 @@ fn wish(config: &VmConfig) -> Wish {
             IrqchipChoice::Xive => Some(Irqchip::Xive),
             IrqchipChoice::Xics => Some(Irqchip::Xics),
         },
+        plane: match config.plane {
+            PlaneChoice::Auto => None,
+            PlaneChoice::Kernel => Some(PlaneKind::Kernel),
+            PlaneChoice::Vmm => Some(PlaneKind::Vmm),
+        },
         cmdline: config.boot.cmdline.clone(),
     }
 }
@@ -123,10 +129,11 @@ pub fn run(config: &VmConfig) -> Result<vmm::Outcome, PowerError> {
     let plan = Plan::choose(wish(config), &host)?;
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
-    let vm = Vm::build(vm, plan.spec.clone(), host.page_size, vmm::kick_signal())?;
+    let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;
     let console = Arc::new(console(&config.console)?);
     let machine = Machine::new(plan, vm, images, Arc::clone(&console));
-    let options = Options { reboot: config.reboot };
+    let tunables = Arc::new(SharedTunables::new(config.tunables.values()));
+    let options = Options { reboot: config.reboot, tunables, ..Options::default() };
     Ok(vmm::Vm::new(machine, console, options)?.run()?)
 }
 

@@ -33,7 +33,6 @@ enum { ARENA_SIZE = 2 << 20 };
 void machine_init(void);
 /* Whether the hypervisor may write at and shortly behind an address without hitting the payload. */
 bool is_expendable(uint64_t address);
-void install_vectors(void);
 /* Gives back the interrupt byte order and the breakpoints that a call may have changed. */
 void restore_mode(void);
 uint64_t image_checksum(void);

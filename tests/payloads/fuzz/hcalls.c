@@ -1,6 +1,8 @@
 /* Random hypervisor calls, without those that rightly would not come back or would take the ground away. */
 #include "fuzz.h"
 
+extern const char interrupt[];
+
 enum { LAST_KNOWN = 0x4a0 };
 
 /* Flags of the calls on the hashed page table. */
@@ -57,7 +59,7 @@ static void before(struct call *call)
 {
 	switch (call->nr) {
 	case H_CEDE:
-		install_vectors();
+		vectors_install(interrupt);
 		__asm__ volatile("mtdec %0" : : "r"(1000));
 		break;
 	case H_CONFER:	/* to oneself it waits for a prod */
@@ -68,7 +70,7 @@ static void before(struct call *call)
 			call->args[0] = console_terminal() + 1;
 		break;
 	case H_SIGNAL_SYS_RESET:
-		install_vectors();
+		vectors_install(interrupt);
 		break;
 	}
 	spare_page_table(call);

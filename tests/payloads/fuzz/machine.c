@@ -2,14 +2,11 @@
 #include "fuzz.h"
 
 extern const char image_start[], constant_end[], image_end[];
-extern const uint32_t vector_template[], vector_template_end[];
-extern const char interrupt[], park[];
 
 struct machine machine;
 
 /* A buffer may begin this far below an address that must not be written. */
 enum { MARGIN = 1 << 20 };
-enum { FIRST_VECTOR = 0x100, LAST_VECTOR = 0x1800, VECTOR_STEP = 0x20 };
 
 static void add_cpus(const char *name, const uint8_t *value, uint32_t length, void *context)
 {
@@ -41,28 +38,6 @@ bool is_expendable(uint64_t address)
 	/* RTAS takes 32 bits of an address and real mode ignores the top four: neither may lead to the image. */
 	address &= 0x0fffffffffffffff;
 	return !(address >= first && address < end) && !((uint32_t)address >= first && (uint32_t)address < end);
-}
-
-static void synchronize_instructions(uint64_t first, uint64_t end)
-{
-	for (uint64_t line = first; line < end; line += 32)
-		__asm__ volatile("dcbst 0,%0\n\tsync\n\ticbi 0,%0" : : "r"(line) : "memory");
-	__asm__ volatile("isync" : : : "memory");
-}
-
-void install_vectors(void)
-{
-	const unsigned words = vector_template_end - vector_template;
-
-	for (uint64_t vector = FIRST_VECTOR; vector <= LAST_VECTOR; vector += VECTOR_STEP) {
-		volatile uint32_t *to = (volatile uint32_t *)vector;
-
-		for (unsigned i = 0; i < words; i++)
-			to[i] = vector_template[i];
-		to[words - 2] |= vector;	/* the li's operand */
-	}
-	synchronize_instructions(FIRST_VECTOR, LAST_VECTOR + VECTOR_STEP);
-	__asm__ volatile("mtsprg 2,%0" : : "r"(interrupt));
 }
 
 void restore_mode(void)

@@ -1,19 +1,16 @@
-/* xorshift64*: small, and its low bits are good enough to choose calls by. */
+/* The one sequence that all choices are made by. */
 #include "fuzz.h"
 
 static uint64_t state;
 
 void random_seed(uint64_t seed)
 {
-	state = seed * 0x9e3779b97f4a7c15 | 1;
+	state = random_start(seed);
 }
 
 uint64_t random64(void)
 {
-	state ^= state >> 12;
-	state ^= state << 25;
-	state ^= state >> 27;
-	return state * 0x2545f4914f6cdd1d;
+	return random_next(&state);
 }
 
 uint64_t random_below(uint64_t bound)

@@ -1,25 +1,11 @@
 /*
- * Interrupt vectors, and where start-cpu sends other CPUs.
+ * The interrupt handler, and where start-cpu sends other CPUs.
  *
- * SPRG2 holds the handler's address; SPRG0 and SPRG1 keep r3 and CTR while a vector runs. Only the CPU that runs
- * main() takes interrupts: MSR[EE] is off but for the moment in which H_CEDE turns it on.
+ * Only the CPU that runs main() takes interrupts: MSR[EE] is off but for the moment in which H_CEDE turns it on.
  */
 #include "../lib/asm.h"
 
 	.text
-/* Goes to each vector's address, which its li is given. */
-	.globl	vector_template, vector_template_end
-	.balign	4
-vector_template:
-	mtsprg	0, r3
-	mfctr	r3
-	mtsprg	1, r3
-	mfsprg	r3, 2
-	mtctr	r3
-	li	r3, 0
-	bctr
-vector_template_end:
-
 /* r3 = the vector. Expected ones return with MSR[EE] off; anything else ends the payload. */
 	.globl	interrupt
 interrupt:

@@ -162,3 +162,15 @@ uint64_t boot_argument(const char *key, uint64_t otherwise)
 
 	return boot_arguments(key, &value, 1) ? value : otherwise;
 }
+
+const char *boot_word(const char *key, size_t *length)
+{
+	uint32_t line_length;
+	const char *line = (const char *)fdt_property("/chosen", "bootargs", &line_length);
+	const char *word = find_argument(line, line_length, key);
+
+	*length = 0;
+	while (word && word[*length] != '\0' && word[*length] != ' ')
+		++*length;
+	return word;
+}

@@ -20,6 +20,9 @@ enum {
 enum {
 	H_SUCCESS = 0,
 	H_BUSY = 1,
+	H_CONTINUE = 18,
+	H_FUNCTION = -2,
+	H_PARAMETER = -4,
 };
 
 /* The registers at the very first instruction. */
@@ -57,10 +60,14 @@ const uint8_t *fdt_property(const char *path, const char *name, uint32_t *length
 /* The decimal numbers behind `key=` in /chosen/bootargs, with commas between them; and the one number there. */
 unsigned boot_arguments(const char *key, uint64_t *values, unsigned max);
 uint64_t boot_argument(const char *key, uint64_t otherwise);
+/* The word behind `key=`, which ends at a space or at the end of the line; NULL and 0 if there is none. */
+const char *boot_word(const char *key, size_t *length);
 
 /* rtas.c: the token is 0 for a call that the machine does not have. */
 void rtas_init(void);
 uint32_t rtas_token(const char *name);
+/* Up to four arguments and two results; the status, which is the first result, is what it returns. */
+int32_t rtas_call(uint32_t token, unsigned nargs, const uint32_t *args, unsigned nrets, uint32_t *rets);
 void power_off(void) __attribute__((noreturn));
 /* Reports the end of the operating system by ibm,os-term, then stops for good. */
 void os_term(const char *message) __attribute__((noreturn));
@@ -69,6 +76,17 @@ void os_term(const char *message) __attribute__((noreturn));
 void console_init(void);
 uint64_t console_terminal(void);
 void print(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/*
+ * vectors.c: interrupts. The handler finds the vector in r3, the interrupted r3 and CTR in SPRG0 and SPRG1. Each CPU
+ * names its own, the first one with the installation. A hypercall overwrites SRR0 and SRR1.
+ */
+void vectors_install(const char *handler);
+void vectors_handler(const char *handler);
+
+/* random.c: a sequence is a word; the same seed gives the same one. */
+uint64_t random_start(uint64_t seed);
+uint64_t random_next(uint64_t *state);
 
 /* string.c */
 void *memcpy(void *to, const void *from, size_t length);

@@ -4,7 +4,9 @@
  */
 #include "pseries.h"
 
-enum { MAX_ARGS = 2 };
+enum { MAX_ARGS = 4, MAX_RETS = 2 };
+/* No status of PAPR's: the machine has not answered. */
+enum { UNTOUCHED = 0x7fffffff };
 
 /* Read once: a payload may overwrite the device tree. */
 static uint32_t power_off_token, os_term_token;
@@ -23,27 +25,37 @@ void rtas_init(void)
 	os_term_token = rtas_token("ibm,os-term");
 }
 
+int32_t rtas_call(uint32_t token, unsigned nargs, const uint32_t *args, unsigned nrets, uint32_t *rets)
+{
+	uint8_t block[4 * (3 + MAX_ARGS + MAX_RETS)] __attribute__((aligned(8)));
+
+	put_be32(block, token);
+	put_be32(block + 4, nargs);
+	put_be32(block + 8, nrets);
+	for (unsigned i = 0; i < nargs; i++)
+		put_be32(block + 12 + 4 * i, args[i]);
+	for (unsigned i = 0; i < nrets; i++)
+		put_be32(block + 12 + 4 * (nargs + i), UNTOUCHED);
+	hcall4(H_RTAS, real(block), 0, 0, 0);
+	for (unsigned i = 0; rets && i < nrets; i++)
+		rets[i] = get_be32(block + 12 + 4 * (nargs + i));
+	return get_be32(block + 12 + 4 * nargs);
+}
+
 static void call_and_stop(const char *name, uint32_t token, unsigned nargs, const uint32_t *args)
 	__attribute__((noreturn));
 static void call_and_stop(const char *name, uint32_t token, unsigned nargs, const uint32_t *args)
 {
-	static uint8_t block[4 * (3 + MAX_ARGS + 1)] __attribute__((aligned(8)));
-	uint8_t *status = block + 4 * (3 + nargs);
+	const int32_t status = rtas_call(token, nargs, args, 1, NULL);
 
-	put_be32(block, token);
-	put_be32(block + 4, nargs);
-	put_be32(block + 8, 1);
-	for (unsigned i = 0; i < nargs; i++)
-		put_be32(block + 12 + 4 * i, args[i]);
-	hcall4(H_RTAS, real(block), 0, 0, 0);
-	print("%s (token 0x%x) came back with %d\n", name, token, (int32_t)get_be32(status));
+	print("%s (token 0x%x) came back with %d\n", name, token, status);
 	for (;;)
 		__asm__ volatile("" ::: "memory");
 }
 
 void power_off(void)
 {
-	const uint32_t no_wakeup[MAX_ARGS] = { -1, -1 };
+	const uint32_t no_wakeup[2] = { -1, -1 };
 
 	call_and_stop("power-off", power_off_token, 2, no_wakeup);
 }

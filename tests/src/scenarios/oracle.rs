@@ -15,12 +15,12 @@ pub(super) fn table() -> Vec<Scenario> {
 }
 
 /// What the host polls by, in nanoseconds. The payload's phases lie around the maximum, so that polls succeed, fail, grow and
-/// shrink. Most intervals are long enough for what the trace itself takes, some microseconds per period in the emulated
+/// shrink. Most intervals are long enough for what the trace itself takes, some ten microseconds per period in the emulated
 /// host, to be nothing beside them.
 const TUNABLES: [(&str, u32); 4] = [
-    ("halt_poll_ns", 8_000_000),
+    ("halt_poll_ns", 24_000_000),
     ("halt_poll_ns_grow", 2),
-    ("halt_poll_ns_grow_start", 2_000_000),
+    ("halt_poll_ns_grow_start", 6_000_000),
     ("halt_poll_ns_shrink", 2),
 ];
 

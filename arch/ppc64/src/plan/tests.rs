@@ -18,6 +18,7 @@ fn wish() -> Wish {
         cpu: None,
         mmu: None,
         irqchip: None,
+        plane: None,
         cmdline: "console=hvc0".into(),
     }
 }
