@@ -303,14 +303,28 @@ fn htab_order(memory: u64) -> u32 {
 
 fn choose_plane(wish: &Wish, host: &Host, reasons: &mut Vec<String>) -> Result<Plane, PlanError> {
     let (plane, why) = match (wish.plane, &host.cede) {
-        (Some(PlaneKind::Vmm), Ok(route)) => (Plane::Vmm(*route), "as asked"),
+        (Some(PlaneKind::Vmm), Ok(route)) => (Plane::Vmm(*route), "as asked".into()),
         (Some(PlaneKind::Vmm), Err(obstacle)) => return Err(PlanError::NoVmmPlane(obstacle.clone())),
-        (Some(PlaneKind::Kernel), _) => (Plane::Kernel, "as asked"),
-        (None, _) => (Plane::Kernel, "KVM's own interrupt controller costs the least"),
+        (Some(PlaneKind::Kernel), _) => (Plane::Kernel, "as asked".into()),
+        (None, Err(obstacle)) => (Plane::Kernel, format!("vmm is not possible: {obstacle}")),
+        (None, Ok(_)) => (Plane::Kernel, default_plane(wish, host).into()),
     };
     let name = if plane == Plane::Kernel { "kernel" } else { "vmm" };
     reasons.push(format!("plane: {name}, {why}"));
     Ok(plane)
+}
+
+/// Why the kernel's plane is the default on this host. docs/benchmarks.md has the figures.
+fn default_plane(wish: &Wish, host: &Host) -> &'static str {
+    match (host.generation, wish.threads) {
+        (Generation::Power8, 1) => "KVM on POWER8 naps and polls by itself",
+        (Generation::Power8, _) => {
+            "on POWER8 an exit of one thread takes all threads of its core out of the guest"
+        }
+        (Generation::Power9 | Generation::Power10, _) => {
+            "its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps"
+        }
+    }
 }
 
 fn choose_irqchip(

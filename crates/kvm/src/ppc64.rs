@@ -14,4 +14,4 @@ mod xive;
 pub use host::{CAPABILITIES, probe};
 pub use signals::Signals;
 pub use vcpu::Vcpu;
-pub use vm::{Vm, VmFd};
+pub use vm::{VcpuFigures, Vm, VmFd};

@@ -16,6 +16,7 @@ pub mod commands;
 pub mod kernel;
 pub mod protocol;
 mod run_dir;
+mod running;
 mod server;
 pub mod show;
 mod steering;
@@ -23,6 +24,7 @@ mod steering;
 mod tests;
 
 pub use run_dir::{RunDir, RunDirError, bases};
+pub use running::{RunningVm, Side};
 pub use server::Server;
 pub use steering::{Load, Reloaded, Steering};
 

@@ -101,10 +101,12 @@ impl Vcores {
     pub fn status(&self, vcpu: usize) -> VcpuStatus {
         use vcore::Port;
         let (vcore, thread) = self.place(vcpu);
+        let word = vcore.word();
         VcpuStatus {
             vcore: vcpu / self.threads,
             thread: thread.number(),
-            state: vcore.word().thread_state(thread),
+            state: word.thread_state(thread),
+            polling: word.poller() == Some(thread),
             halt_poll_ns: vcore.halt_poll_ns(),
             snapshot: vcore.port().stats(thread).snapshot(),
         }
@@ -120,6 +122,8 @@ pub struct VcpuStatus {
     pub thread: usize,
     /// Where it is.
     pub state: ThreadState,
+    /// Whether it polls for its vcore.
+    pub polling: bool,
     /// The vcore's present polling interval in nanoseconds.
     pub halt_poll_ns: u32,
     /// Its counters.

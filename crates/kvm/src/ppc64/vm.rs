@@ -8,11 +8,12 @@ use super::xive::XiveDevice;
 use crate::bindings::ppc64::*;
 use crate::fd::KvmFd;
 use crate::ioctl::ppc64::*;
+use crate::stats::KvmStats;
 use crate::system::{Kvm, OpenError};
 use arch_api::HvError;
 use arch_api::ppc64::{CedeRoute, Host, Irqchip, Mmu, Partition, Plane, VmSpec, Xive};
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// An empty VM of Book3S HV.
@@ -82,6 +83,7 @@ pub struct Vm {
     memory: OnceLock<GuestMemoryMmap>,
     signals: Signals,
     timebase_hz: u32,
+    figures: VcpuFigures,
 }
 
 impl Vm {
@@ -108,7 +110,23 @@ impl Vm {
         for (name, token) in &spec.rtas {
             define_token(&vm, name, *token)?;
         }
-        Ok(Self { vm, controller, spec, memory: OnceLock::new(), signals, timebase_hz: host.timebase_hz })
+        Ok(Self {
+            vm,
+            controller,
+            spec,
+            memory: OnceLock::new(),
+            signals,
+            timebase_hz: host.timebase_hz,
+            figures: VcpuFigures::default(),
+        })
+    }
+}
+
+impl Vm {
+    /// KVM's figures of the vCPUs, those that are made later included.
+    #[must_use]
+    pub fn figures(&self) -> VcpuFigures {
+        self.figures.clone()
     }
 }
 
@@ -120,6 +138,21 @@ fn take_over_cede(vm: &VmFd) -> Result<(), HvError> {
     [H_CEDE, H_CONFER, H_PROD]
         .into_iter()
         .try_for_each(|nr| vm.enable(KVM_CAP_PPC_ENABLE_HCALL, [nr, 0], "KVM_ENABLE_CAP(PPC_ENABLE_HCALL)"))
+}
+
+/// KVM's own figures of each vCPU, for any thread, while the VM runs and after.
+#[derive(Debug, Clone, Default)]
+pub struct VcpuFigures(Arc<Mutex<Vec<Option<KvmStats>>>>);
+
+impl VcpuFigures {
+    fn push(&self, stats: Option<KvmStats>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(stats);
+    }
+
+    /// Looks at those of the vCPU that was made as number `index`, from 0. `None` where this KVM gives none.
+    pub fn with<T>(&self, index: usize, look: impl FnOnce(&KvmStats) -> T) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(index)?.as_ref().map(look)
+    }
 }
 
 /// A table that exists is cleared when it has the same size, and replaced when not.
@@ -224,6 +257,8 @@ impl arch_api::ppc64::Vm for Vm {
             }
         }
         vcpu.set_signal_mask()?;
+        // A KVM without them runs guests all the same.
+        self.figures.push(vcpu.stats().ok());
         Ok(vcpu)
     }
 
