@@ -4,6 +4,7 @@ mod boot;
 mod console;
 mod lifecycle;
 mod native;
+mod oracle;
 mod payloads;
 mod refusals;
 mod terminal;
@@ -110,6 +111,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(boot::table());
     all.extend(console::table());
     all.extend(lifecycle::table());
+    all.extend(oracle::table());
     all.extend(payloads::table());
     all.extend(refusals::table());
     all.extend(terminal::table());
