@@ -48,11 +48,13 @@ impl Summary {
 }
 
 impl Ratio {
-    fn of(self, first: f64, other: f64) -> f64 {
-        match self {
+    /// Nothing where there is nothing to divide by.
+    fn of(self, first: f64, other: f64) -> Option<f64> {
+        let ratio = match self {
             Ratio::FirstToOther => first / other,
             Ratio::OtherToFirst => other / first,
-        }
+        };
+        ratio.is_finite().then_some(ratio)
     }
 
     /// The median of the ratios that each round gives by itself: what a busy machine does to one round it does to
@@ -60,7 +62,8 @@ impl Ratio {
     fn by_round(self, first: &[Vec<f64>], other: &[Vec<f64>]) -> Option<f64> {
         let pairs = first.iter().zip(other);
         let pairs = pairs.filter_map(|(first, other)| Some((Summary::of(first)?, Summary::of(other)?)));
-        let ratios: Vec<f64> = pairs.map(|(first, other)| self.of(first.median, other.median)).collect();
+        let ratios: Vec<f64> =
+            pairs.filter_map(|(first, other)| self.of(first.median, other.median)).collect();
         Summary::of(&ratios).map(|ratios| ratios.median)
     }
 }
@@ -97,7 +100,8 @@ impl Report<'_> {
             let mut row = format!("| {} | {} |", figure.title, or_dash(cell(ours)));
             for other in others {
                 let theirs = of(other);
-                let ratio = ours.zip(theirs).map(|(ours, theirs)| self.ratio.of(ours.median, theirs.median));
+                let ratio =
+                    ours.zip(theirs).and_then(|(ours, theirs)| self.ratio.of(ours.median, theirs.median));
                 let by_round = rounds(first).zip(rounds(other));
                 let by_round = by_round.and_then(|(ours, theirs)| self.ratio.by_round(ours, theirs));
                 let number = |ratio: Option<f64>| or_dash(ratio.map(|ratio| format!("{ratio:.3}")));
@@ -178,6 +182,7 @@ mod tests {
         assert_eq!(Ratio::FirstToOther.by_round(&ours, &other), Some(0.1));
         assert_eq!(Ratio::OtherToFirst.by_round(&ours, &other), Some(10.0));
         assert_eq!(Ratio::OtherToFirst.by_round(&ours, &[]), None);
+        assert_eq!(Ratio::OtherToFirst.by_round(&[vec![0.0]], &[vec![0.0]]), None);
     }
 
     #[test]
