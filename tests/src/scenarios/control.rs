@@ -14,7 +14,8 @@ pub(super) fn table() -> Vec<Scenario> {
 /// one takes its place and leaves nothing.
 fn one_vm_of_a_name(host: &mut LabHost) -> Result<()> {
     start(host)?;
-    let threads = "for task in /proc/$pid/task/*; do echo $(cat $task/comm; grep Cpus_allowed_list $task/status); done";
+    let threads =
+        "for task in /proc/$pid/task/*; do echo $(cat $task/comm; grep Cpus_allowed_list $task/status); done";
     let threads = host.ok(threads)?;
     for (name, cpu) in [("vcpu0", 1), ("vcpu1", 0)] {
         let line = format!("{name} Cpus_allowed_list: {cpu}\n");
@@ -46,6 +47,6 @@ fn start(host: &mut LabHost) -> Result<()> {
         "--name ada --kernel {DEBIAN} --initrd /tmp/initrd --cpus 2 --placement 1,0 \
          --cmdline 'console=hvc0 quiet lab.run=echo up; sleep 600'"
     ))?;
-    host.expect("\nup\n")?;
+    host.expect("\nup")?;
     Ok(())
 }
