@@ -5,8 +5,7 @@
 //!   [vcore] placement, vCPUs, threads of a vcore ─────────────┴─▶ place ──▶ a set for each vCPU, or none
 //! ```
 //!
-//! [`place`] is pure. A vCPU's own thread puts its set into force (`vmm::Options::placement`), before
-//! it first enters the guest.
+//! [`place`] is pure. A vCPU thread puts its own set into force before it first enters the guest.
 //!
 //! What always holds: the threads of a vcore are on one core's threads wherever the host has as many, and no CPU
 //! is given to two vcores.
@@ -148,17 +147,17 @@ impl HostCpus {
     }
 }
 
-/// The set of each vCPU, by number; none at all leaves them to the host's scheduler. Reads what the host has only if
-/// that matters.
+/// The set of each vCPU, by number; `None` leaves it to the host's scheduler. Reads what the host has only if that
+/// matters.
 ///
 /// # Errors
 /// [`PlacementError`].
-pub fn cpu_sets(placement: &Placement, topology: Topology) -> Result<Vec<CpuSet>, PlacementError> {
+pub fn cpu_sets(placement: &Placement, topology: Topology) -> Result<Vec<Option<CpuSet>>, PlacementError> {
     if *placement == Placement::None {
-        return Ok(Vec::new());
+        return Ok(vec![None; topology.vcpus.get() as usize]);
     }
-    let placed = place(placement, topology, &HostCpus::read()?)?;
-    Ok(placed.iter().map(|cpus| set_of(cpus)).collect())
+    let sets = place(placement, topology, &HostCpus::read()?)?;
+    Ok(sets.into_iter().map(|cpus| (!cpus.is_empty()).then(|| set_of(&cpus))).collect())
 }
 
 fn set_of(cpus: &[usize]) -> CpuSet {
@@ -170,7 +169,7 @@ fn set_of(cpus: &[usize]) -> CpuSet {
     set
 }
 
-/// The CPUs of each vCPU, by number; no list at all leaves them to the host's scheduler.
+/// The CPUs of each vCPU, by number; an empty list leaves it to the host's scheduler.
 ///
 /// - `cores`: vcore after vcore takes a core. If the core has as many CPUs as the vcore has threads, each thread
 ///   has its own, else all threads share what there is: on POWER8, whose cores show one CPU to run KVM on.
@@ -186,7 +185,7 @@ pub fn place(
 ) -> Result<Vec<Vec<usize>>, PlacementError> {
     let (vcpus, threads) = (topology.vcpus.get(), topology.threads.get() as usize);
     let named: Vec<&HostCpu> = match placement {
-        Placement::None => return Ok(Vec::new()),
+        Placement::None => return Ok(vec![Vec::new(); vcpus as usize]),
         Placement::Cores => return by_core(topology, &by_cores(host.usable())),
         Placement::List(cpus) => cpus.iter().map(|&cpu| host.find(cpu)).collect::<Result<_, _>>()?,
     };

@@ -35,15 +35,15 @@ pub enum PowerError {
     /// Not with these files.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The vCPUs cannot be where they are to be.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
     /// The name is taken, or there is no place for the control socket.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
     /// The control socket does not answer.
     #[error("cannot start the control socket's server")]
     Control(#[source] io::Error),
-    /// Not on these CPUs.
-    #[error(transparent)]
-    Placement(#[from] PlacementError),
     /// No console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
