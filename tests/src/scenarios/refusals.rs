@@ -102,6 +102,18 @@ const INPUT: &[Row] = &[
     ),
     input("refuses_threads_3", "", "cede run --cpus 3 --threads 3 --kernel /lab/vmlinux", &["threads", "3"]),
     input(
+        "refuses_cpus_that_are_offline",
+        "",
+        "cede run --placement 0,99 --kernel /lab/vmlinux",
+        &["CPU 99 is offline", "--placement"],
+    ),
+    input(
+        "refuses_more_vcores_than_cores",
+        "",
+        "cede run --cpus 64 --placement cores --kernel /lab/vmlinux",
+        &["64 vcores need 64 cores", "--placement none"],
+    ),
+    input(
         "refuses_unknown_key",
         r#"printf '[cpu]\nsockets = 2\n' >/tmp/vm.toml"#,
         "cede run --config /tmp/vm.toml",
