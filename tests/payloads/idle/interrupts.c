@@ -6,7 +6,7 @@ enum { IPI_SOURCE = 2, CPPR_ALL = 0xff, MFRR_NONE = 0xff };
 enum { MSR_EE = 0x8000 };
 
 /* An external interrupt without a source is allowed, a line that stays up without one is not. */
-enum { MAX_SPURIOUS = 100000 };
+enum { MAX_SPURIOUS = 1000 };
 
 extern const char interrupt[];
 extern int64_t h_cede(uint64_t *msr);
