@@ -20,6 +20,8 @@ struct cpu {
 
 	/* Interrupts taken, by kind, and external ones that had no source. */
 	uint64_t decrementers, ipis, doorbells, spurious;
+	bool tries;			/* an instruction that it may not have; how often it had it not */
+	uint64_t refused;
 	uint64_t naps;			/* counted up before each H_CEDE */
 	uint64_t starts;		/* how often it came from start-cpu */
 	uint64_t step;			/* how far it is in its work, from 0 */

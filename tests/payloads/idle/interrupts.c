@@ -1,7 +1,7 @@
 /* The three interrupts that end a nap: decrementer, external (XICS), doorbell; and the nap itself. */
 #include "idle.h"
 
-enum { EXTERNAL = 0x500, DECREMENTER = 0x900, DOORBELL = 0xa00 };
+enum { PROGRAM = 0x700, EXTERNAL = 0x500, DECREMENTER = 0x900, DOORBELL = 0xa00 };
 enum { IPI_SOURCE = 2, CPPR_ALL = 0xff, MFRR_NONE = 0xff };
 enum { MSR_EE = 0x8000 };
 
@@ -39,8 +39,9 @@ static void external(uint64_t srr0, uint64_t srr1)
 	hcall4(H_EOI, xirr, 0, 0, 0);
 }
 
-void take_interrupt(uint64_t vector, uint64_t srr0, uint64_t srr1);
-void take_interrupt(uint64_t vector, uint64_t srr0, uint64_t srr1)
+/* Gives the address at which the CPU goes on. */
+uint64_t take_interrupt(uint64_t vector, uint64_t srr0, uint64_t srr1);
+uint64_t take_interrupt(uint64_t vector, uint64_t srr0, uint64_t srr1)
 {
 	switch (vector) {
 	case DECREMENTER:
@@ -53,9 +54,16 @@ void take_interrupt(uint64_t vector, uint64_t srr0, uint64_t srr1)
 	case DOORBELL:
 		set(this->doorbells, this->doorbells + 1);
 		break;
+	case PROGRAM:
+		if (this->tries) {
+			this->refused++;
+			return srr0 + 4;
+		}
+		/* fall through */
 	default:
 		give_up("interrupt", vector, srr0, srr1);
 	}
+	return srr0;
 }
 
 void interrupts_init(void)

@@ -79,6 +79,14 @@ void case_doorbell(void)
 		remark.word = "skipped, no sibling thread";
 		return;
 	}
+	this->tries = true;
+	send_doorbell(this);
+	this->tries = false;
+	if (this->refused) {
+		remark.word = "no such instruction";
+		return;
+	}
+	cede_without_decrementer("the own doorbell did not end the nap, but the decrementer:");
 	wake = send_doorbell;
 	taken = &this->doorbells;
 	sleep_until_woken();
