@@ -1,6 +1,7 @@
 //! The contract between the run loop and an architecture.
 
-use crate::{Exit, HvError, Reply};
+use crate::{Exit, HvError, Nap, Raise, Reply, Scheduler};
+use std::sync::Arc;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// One vCPU as the run loop sees it. It belongs to its thread; nobody else touches it.
@@ -48,6 +49,13 @@ pub enum Action<E> {
         /// The caller's own reply.
         reply: Reply,
     },
+    /// Let the vCPU nap, then go back with `reply`.
+    Nap {
+        /// What it waits for.
+        nap: Nap,
+        /// What it takes back.
+        reply: Reply,
+    },
     /// This vCPU stops until somebody starts it.
     Park,
     /// The whole guest stops.
@@ -90,17 +98,26 @@ pub trait Arch: Send + Sync + 'static {
     /// Where RAM is in the guest's physical address space. Regions are ascending and do not overlap.
     fn ram(&self) -> Vec<RamRegion>;
 
-    /// Takes the mapped RAM and gives it to the hypervisor. Called once, before any vCPU exists.
+    /// How many vCPUs share a virtual core: those with indices `n * threads` to `n * threads + threads - 1`. It
+    /// divides [`vcpu_count`](Arch::vcpu_count).
+    fn threads(&self) -> usize;
+
+    /// Takes the mapped RAM and gives it to the hypervisor, and keeps `scheduler` for interrupts between vCPUs and from
+    /// devices. Called once, before any vCPU exists.
     ///
     /// # Errors
     /// When the hypervisor refuses the memory.
-    fn attach(&mut self, memory: GuestMemoryMmap) -> Result<(), HvError>;
+    fn attach(&mut self, memory: GuestMemoryMmap, scheduler: Arc<dyn Scheduler>) -> Result<(), HvError>;
 
     /// Makes vCPU `index`. Called once an index, in ascending order, before the first reset.
     ///
     /// # Errors
     /// When the hypervisor refuses.
     fn create_vcpu(&self, index: usize) -> Result<Self::Vcpu, HvError>;
+
+    /// How others raise an interrupt on vCPU `index` while it is in the guest. `None` where nobody but its own thread
+    /// can, so that it has to be brought out. Called once an index, after [`create_vcpu`](Arch::create_vcpu).
+    fn raiser(&self, index: usize) -> Option<Arc<dyn Raise>>;
 
     /// Puts the machine into its power-on state and loads what it boots. Every vCPU is parked and none of
     /// their threads is in the hypervisor. Returns the boot vCPU and its entry.

@@ -28,7 +28,10 @@ pub enum Exit {
         /// Width in bytes: 1, 2, 4 or 8.
         len: usize,
     },
-    /// A signal brought the vCPU out. The guest sees nothing of it.
+    /// The vCPU has executed its wait (H_CEDE) and the hypervisor would have put its thread to sleep. The registers
+    /// are as after the wait: nothing is left to answer.
+    Ceded,
+    /// A signal brought the vCPU out, and has been taken. The guest sees nothing of it.
     Interrupted,
     /// The hypervisor could not enter the guest.
     EntryFailed {

@@ -10,9 +10,11 @@
 mod arch;
 mod exit;
 pub mod ppc64;
+mod schedule;
 
 pub use arch::{Action, Arch, Fatal, RamRegion, Stop, Vcpu};
 pub use exit::{Exit, Reply};
+pub use schedule::{Nap, Raise, Scheduler, Until};
 
 use std::io;
 

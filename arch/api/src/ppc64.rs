@@ -5,6 +5,7 @@ mod host;
 pub use host::{CpuCharacteristics, Generation, HashInfo, Host, SegmentPageSize};
 
 use crate::HvError;
+use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
 
 /// The registers of a vCPU that cede reads and writes (`struct kvm_regs`).
@@ -36,13 +37,32 @@ pub enum Mmu {
     Radix,
 }
 
-/// Which interrupt controller the hypervisor gives the guest.
+/// Which interrupt controller the guest has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Irqchip {
-    /// XICS: hcalls and RTAS calls, all handled by the hypervisor.
+    /// XICS: hcalls and RTAS calls.
     Xics,
     /// XIVE in exploitation mode: the guest's pages are the hardware's.
     Xive,
+}
+
+/// How a guest's H_CEDE comes out of KVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CedeRoute {
+    /// As a hypercall: KVM_CAP_PPC_ENABLE_HCALL turns KVM's own H_CEDE off (POWER8).
+    Hcall,
+    /// By a perf event on the tracepoint `kvm_hv:kvmppc_vcore_blocked` with this number, which KVM hits just before
+    /// it would sleep (POWER9 and later, whose KVM handles H_CEDE whatever it is told).
+    Event(u64),
+}
+
+/// Who handles H_CEDE and owns the interrupt controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plane {
+    /// KVM does both.
+    Kernel,
+    /// cede does both.
+    Vmm(CedeRoute),
 }
 
 /// What a virtual machine is made of. Everything in it was decided and checked before.
@@ -54,7 +74,9 @@ pub struct VmSpec {
     pub servers: Vec<u32>,
     /// Address translation.
     pub mmu: Mmu,
-    /// Interrupt controller.
+    /// Who handles H_CEDE and owns the interrupt controller. On the VMM's plane KVM has no controller.
+    pub plane: Plane,
+    /// Interrupt controller that the guest sees.
     pub irqchip: Irqchip,
     /// Logical PVR that the guest is held to; `None` for the host's own.
     pub compat: Option<u32>,
@@ -75,6 +97,22 @@ pub struct XivePages {
     pub esb: u64,
     /// How many sources the ESB window covers, from LISN 0.
     pub sources: u32,
+}
+
+/// The external interrupt's input of a vCPU, where KVM has no interrupt controller (KVM_INTERRUPT). Level triggered: as
+/// long as it is high the vCPU takes the interrupt (0x500) whenever MSR[EE] is 1.
+pub trait ExternalPin: Send + Sync {
+    /// Sets the level. From any thread; a vCPU that is in the guest notices at once and stays there.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn set(&self, level: bool) -> Result<(), HvError>;
+}
+
+impl<P: ExternalPin + ?Sized> ExternalPin for Arc<P> {
+    fn set(&self, level: bool) -> Result<(), HvError> {
+        P::set(self, level)
+    }
 }
 
 /// Registers of a POWER vCPU, for its own thread.
@@ -103,6 +141,29 @@ pub trait Vcpu: crate::Vcpu {
     /// When the hypervisor refuses.
     fn set_online(&mut self, online: bool) -> Result<(), HvError>;
 
+    /// How long until the decrementer expires, in nanoseconds; 0 or less when it has. Works out what the hypervisor
+    /// keeps while the vCPU is not in the guest.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn decrementer_ns(&mut self) -> Result<i64, HvError>;
+
+    /// Whether a doorbell (msgsndp) is pending that a sibling rang, which KVM keeps to itself.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn doorbell(&mut self) -> Result<bool, HvError>;
+
+    /// Makes [`Exit::Ceded`](crate::Exit::Ceded) come where [`CedeRoute::Event`] is the route; nothing otherwise, nor
+    /// a second time. Called on the vCPU's own thread, before it first runs.
+    ///
+    /// # Errors
+    /// When the event cannot be opened.
+    fn watch_cede(&mut self) -> Result<(), HvError>;
+
+    /// The external interrupt's input.
+    fn external_pin(&self) -> Arc<dyn ExternalPin>;
+
     /// Drops what an earlier boot left behind: VPA, SLB shadow, dispatch trace log, pending interrupts.
     ///
     /// # Errors
@@ -124,7 +185,10 @@ pub trait Partition: Send + Sync {
     /// When there is no such source.
     fn set_irq(&self, source: u32, level: bool) -> Result<(), HvError>;
 
-    /// The XIVE, when the guest has one.
+    /// The timebase at this moment, which is the guest's too.
+    fn timebase(&self) -> u64;
+
+    /// KVM's XIVE, when the guest has one.
     fn xive(&self) -> Option<&dyn Xive>;
 }
 

@@ -8,7 +8,8 @@
 //!       its thread has left the guest
 //! ```
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// What `query-cpu-stopped-state` answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub enum CpuState {
 struct Cpu {
     server: u32,
     state: AtomicU8,
+    /// Waits in H_JOIN.
+    joined: AtomicBool,
     /// The LPCR generation that its registers hold.
     lpcr_seen: AtomicU32,
 }
@@ -38,6 +41,8 @@ struct Cpu {
 #[derive(Debug)]
 pub struct Cpus {
     cpus: Vec<Cpu>,
+    /// Two vCPUs that join at once do so in turn, so that one of them is the last.
+    joining: Mutex<()>,
     lpcr: AtomicU64,
     generation: AtomicU32,
 }
@@ -49,10 +54,12 @@ impl Cpus {
         let cpu = |&server| Cpu {
             server,
             state: AtomicU8::new(CpuState::Stopped as u8),
+            joined: AtomicBool::new(false),
             lpcr_seen: AtomicU32::new(0),
         };
         Self {
             cpus: servers.iter().map(cpu).collect(),
+            joining: Mutex::default(),
             lpcr: AtomicU64::new(0),
             generation: AtomicU32::new(1),
         }
@@ -105,6 +112,27 @@ impl Cpus {
         self.cpus[index].state.store(state as u8, Ordering::Release);
     }
 
+    /// vCPU `index` joins. False if it is the last that runs: then it does not.
+    #[must_use]
+    pub fn try_join(&self, index: usize) -> bool {
+        let _turn = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
+        let joined = |other: usize| {
+            self.cpus[other].joined.load(Ordering::Relaxed) || self.state(other) == CpuState::Stopped
+        };
+        let last = (0..self.len()).all(|other| other == index || joined(other));
+        self.cpus[index].joined.store(!last, Ordering::Relaxed);
+        !last
+    }
+
+    /// vCPU `index` waits in H_JOIN no longer: it was prodded, or is about to enter the guest.
+    pub fn unjoin(&self, index: usize) {
+        let joined = &self.cpus[index].joined;
+        // Relaxed: the flag says nothing of other memory. The load spares the entry into the guest a store.
+        if joined.load(Ordering::Relaxed) {
+            joined.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// Changes the partition-wide LPCR bits in `mask`.
     pub fn set_lpcr(&self, mask: u64, value: u64) {
         let update = |old: u64| Some((old & !mask) | (value & mask));
@@ -132,6 +160,7 @@ impl Cpus {
     pub fn reset(&self) {
         for index in 0..self.cpus.len() {
             self.set(index, CpuState::Stopped);
+            self.unjoin(index);
         }
         self.set_lpcr(u64::MAX, 0);
     }

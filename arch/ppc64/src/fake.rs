@@ -9,8 +9,8 @@ use crate::papr::nr;
 use crate::platform::Platform;
 use crate::rtas;
 use crate::xive::XiveRoutes;
-use arch_api::ppc64::{CpuCharacteristics, Partition, Regs, Vm, Xive, XiveQueue, XiveRoute};
-use arch_api::{Exit, HvError, Reply};
+use arch_api::ppc64::{CpuCharacteristics, ExternalPin, Partition, Regs, Vm, Xive, XiveQueue, XiveRoute};
+use arch_api::{Exit, HvError, Reply, Scheduler};
 use devices::console::Console;
 use std::collections::HashMap;
 use std::io;
@@ -57,6 +57,9 @@ pub struct Fake {
     queues: Mutex<HashMap<(u32, u8), XiveQueue>>,
 }
 
+/// What the timebase always reads.
+pub const TIMEBASE: u64 = 0x00c0_ffee;
+
 /// What an ESB load reads.
 pub const ESB_VALUE: u64 = 0x1234_5678_9abc_def0;
 
@@ -95,6 +98,10 @@ impl Partition for Fake {
 
     fn set_irq(&self, source: u32, level: bool) -> Result<(), HvError> {
         self.ask("KVM_IRQ_LINE", Asked::Irq { source, level })
+    }
+
+    fn timebase(&self) -> u64 {
+        TIMEBASE
     }
 
     fn xive(&self) -> Option<&dyn Xive> {
@@ -184,6 +191,21 @@ pub struct FakeVcpu {
     pub lpcr: u64,
     pub online: bool,
     pub resets: u32,
+    pub decrementer_ns: i64,
+    pub doorbell: bool,
+    pub watches: u32,
+    pub pin: Arc<FakePin>,
+}
+
+/// The external interrupt's level, as it was last set.
+#[derive(Debug, Default)]
+pub struct FakePin(pub AtomicBool);
+
+impl ExternalPin for FakePin {
+    fn set(&self, level: bool) -> Result<(), HvError> {
+        self.0.store(level, Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 impl arch_api::Vcpu for FakeVcpu {
@@ -212,9 +234,59 @@ impl arch_api::ppc64::Vcpu for FakeVcpu {
         Ok(())
     }
 
+    fn decrementer_ns(&mut self) -> Result<i64, HvError> {
+        Ok(self.decrementer_ns)
+    }
+
+    fn doorbell(&mut self) -> Result<bool, HvError> {
+        Ok(std::mem::take(&mut self.doorbell))
+    }
+
+    fn watch_cede(&mut self) -> Result<(), HvError> {
+        self.watches += 1;
+        Ok(())
+    }
+
+    fn external_pin(&self) -> Arc<dyn ExternalPin> {
+        Arc::clone(&self.pin) as _
+    }
+
     fn reset(&mut self) -> Result<(), HvError> {
         self.resets += 1;
         Ok(())
+    }
+}
+
+/// A scheduler that writes down what it is told.
+#[derive(Debug, Default)]
+pub struct FakeScheduler(Mutex<Vec<Told>>);
+
+/// What it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    Interrupt(usize),
+    Prod(usize),
+    Confer(usize, Option<usize>),
+}
+
+impl FakeScheduler {
+    /// Everything told since the last time.
+    pub fn told(&self) -> Vec<Told> {
+        std::mem::take(&mut lock(&self.0))
+    }
+}
+
+impl Scheduler for FakeScheduler {
+    fn interrupt(&self, vcpu: usize) {
+        lock(&self.0).push(Told::Interrupt(vcpu));
+    }
+
+    fn prod(&self, vcpu: usize) {
+        lock(&self.0).push(Told::Prod(vcpu));
+    }
+
+    fn confer(&self, vcpu: usize, target: Option<usize>) {
+        lock(&self.0).push(Told::Confer(vcpu, target));
     }
 }
 
@@ -251,6 +323,7 @@ impl Guest {
             unsent: Default::default(),
             clock: Default::default(),
             epow: Default::default(),
+            own: None,
             xive: Some(XiveRoutes::new(LISNS)),
             characteristics: Some(CpuCharacteristics { character: 0xabc << 52, behaviour: 0xdef << 52 }),
             ail_mode_3: true,

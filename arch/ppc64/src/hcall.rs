@@ -5,9 +5,11 @@
 
 mod mode;
 mod random;
+mod schedule;
 mod term;
 #[cfg(test)]
 mod tests;
+mod xics;
 mod xive;
 
 use crate::papr::{nr, ret};
@@ -26,6 +28,10 @@ pub enum Effect {
     None,
     /// Every vCPU has to take up the new LPCR.
     Sync,
+    /// The calling vCPU has nothing to do.
+    Cede,
+    /// The calling vCPU waits for a prod, unless all others do.
+    Join,
     /// A vCPU, already claimed, starts at this address with this r3.
     Start {
         /// Its index.
@@ -68,10 +74,21 @@ const fn row(nr: u64, name: &'static str, handler: Handler) -> Hcall {
     Hcall { nr, name, handler }
 }
 
-/// Every hypercall that cede answers.
+/// Every hypercall that cede answers. Those of the scheduler and of the XICS come on the VMM's plane only; should a guest
+/// find a way to send one on the kernel's plane, it is H_FUNCTION.
 pub static TABLE: &[Hcall] = &[
     row(nr::H_GET_TERM_CHAR, "H_GET_TERM_CHAR", term::get_term_char),
     row(nr::H_PUT_TERM_CHAR, "H_PUT_TERM_CHAR", term::put_term_char),
+    row(nr::H_EOI, "H_EOI", xics::eoi),
+    row(nr::H_CPPR, "H_CPPR", xics::cppr),
+    row(nr::H_IPI, "H_IPI", xics::ipi),
+    row(nr::H_IPOLL, "H_IPOLL", xics::ipoll),
+    row(nr::H_XIRR, "H_XIRR", xics::xirr),
+    row(nr::H_XIRR_X, "H_XIRR_X", xics::xirr_x),
+    row(nr::H_CEDE, "H_CEDE", schedule::cede),
+    row(nr::H_CONFER, "H_CONFER", schedule::confer),
+    row(nr::H_PROD, "H_PROD", schedule::prod),
+    row(nr::H_JOIN, "H_JOIN", schedule::join),
     row(nr::H_GET_CPU_CHARACTERISTICS, "H_GET_CPU_CHARACTERISTICS", mode::get_cpu_characteristics),
     row(nr::H_RANDOM, "H_RANDOM", random::random),
     row(nr::H_SET_MODE, "H_SET_MODE", mode::set_mode),

@@ -165,7 +165,7 @@ impl Model {
                 self.states[vcpu] = CpuState::Running;
             }
             Effect::Park => self.states[caller] = CpuState::Stopping,
-            Effect::None | Effect::Sync | Effect::Stop(_) => {}
+            Effect::None | Effect::Sync | Effect::Cede | Effect::Join | Effect::Stop(_) => {}
         }
         if nr == H_RTAS && answer.ret == H_SUCCESS {
             let [_, nargs, _] = header.expect("a block without a header was refused");

@@ -6,12 +6,14 @@ use crate::entropy;
 use crate::hcall::{self, Call, Effect};
 use crate::layout;
 use crate::lpcr;
+use crate::own::Own;
+use crate::papr::ret::{H_BAD_MODE, H_CONTINUE};
 use crate::plan::Plan;
 use crate::platform::Platform;
 use crate::tree_spec;
 use crate::xive::XiveRoutes;
-use arch_api::ppc64::{Generation, Irqchip, Mmu, Partition, Regs, Vcpu as _, Vm};
-use arch_api::{Action, Arch, Exit, Fatal, HvError, RamRegion, Reply};
+use arch_api::ppc64::{Generation, Irqchip, Mmu, Partition, Plane, Regs, Vcpu as _, Vm};
+use arch_api::{Action, Arch, Exit, Fatal, HvError, Nap, Raise, RamRegion, Reply, Scheduler, Until};
 use devices::console::Console;
 use irq::{Line, Sink};
 use std::io;
@@ -20,6 +22,9 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// 64-bit mode, machine checks enabled; real mode, big-endian, interrupts off.
 const ENTRY_MSR: u64 = 0x8000_0000_0000_1000;
+
+/// External interrupts and the decrementer are taken.
+const MSR_EE: u64 = 1 << 15;
 
 /// Where a vCPU begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +49,6 @@ impl<V: Vm> Machine<V> {
     pub fn new(plan: Plan, vm: V, images: BootImages, console: Arc<Console>) -> Self {
         let vm = Arc::new(vm);
         let partition: Arc<dyn Partition> = Arc::clone(&vm) as _;
-        console.connect(Line::new(Arc::new(Sources(Arc::clone(&partition))), layout::IRQ_VIO));
         let platform = Platform {
             memory: GuestMemoryMmap::new(),
             partition,
@@ -53,6 +57,7 @@ impl<V: Vm> Machine<V> {
             unsent: Default::default(),
             clock: Default::default(),
             epow: Default::default(),
+            own: None,
             xive: (plan.spec.irqchip == Irqchip::Xive).then(|| XiveRoutes::new(&plan.sources())),
             characteristics: plan.host.characteristics,
             ail_mode_3: plan.host.ail_mode_3,
@@ -70,14 +75,54 @@ impl<V: Vm> Machine<V> {
         self.images.load(&self.platform.memory, self.plan.rma(), &dtb)
     }
 
-    fn effect(&self, effect: Effect, reply: Reply) -> Action<Entry> {
-        match effect {
+    fn effect(
+        &self,
+        index: usize,
+        vcpu: &mut V::Vcpu,
+        effect: Effect,
+        reply: Reply,
+    ) -> Result<Action<Entry>, Fatal> {
+        Ok(match effect {
             Effect::None => Action::Resume(reply),
+            Effect::Cede => return self.cede(index, vcpu, reply),
+            Effect::Join => return self.join(index, vcpu, reply),
             Effect::Sync => Action::ResumeAndSync(reply),
             Effect::Start { vcpu, pc, r3 } => Action::Start { vcpu, entry: Entry { pc, r3 }, reply },
             Effect::Park => Action::Park,
             Effect::Stop(stop) => Action::Stop(stop),
+        })
+    }
+
+    /// H_CEDE that came as a hypercall: it enables interrupts, and naps.
+    fn cede(&self, index: usize, vcpu: &mut V::Vcpu, reply: Reply) -> Result<Action<Entry>, Fatal> {
+        let mut regs = vcpu.regs()?;
+        if regs.msr & MSR_EE == 0 {
+            regs.msr |= MSR_EE;
+            vcpu.set_regs(&regs)?;
         }
+        self.nap(index, vcpu, reply)
+    }
+
+    /// The vCPU has ceded.
+    fn nap(&self, index: usize, vcpu: &mut V::Vcpu, reply: Reply) -> Result<Action<Entry>, Fatal> {
+        let Some(own) = &self.platform.own else { return Err(lost(index, vcpu, Exit::Ceded)) };
+        let timeout = u64::try_from(vcpu.decrementer_ns()?).unwrap_or(0);
+        Ok(match own.nap(timeout, || vcpu.doorbell())? {
+            Some(nap) => Action::Nap { nap, reply },
+            None => Action::Resume(reply),
+        })
+    }
+
+    /// H_JOIN. The caller has interrupts disabled, since they would not wake it.
+    fn join(&self, index: usize, vcpu: &mut V::Vcpu, reply: Reply) -> Result<Action<Entry>, Fatal> {
+        let Reply::Hcall { args, .. } = reply else { return Ok(Action::Resume(reply)) };
+        if vcpu.regs()?.msr & MSR_EE != 0 {
+            return Ok(Action::Resume(Reply::Hcall { ret: H_BAD_MODE, args }));
+        }
+        if !self.platform.cpus.try_join(index) {
+            return Ok(Action::Resume(Reply::Hcall { ret: H_CONTINUE, args }));
+        }
+        Ok(Action::Nap { nap: Nap { timeout: None, until: Until::Prod }, reply })
     }
 }
 
@@ -102,18 +147,40 @@ impl<V: Vm> Arch for Machine<V> {
         vec![RamRegion { start: GuestAddress(0), size: self.plan.wish.memory }]
     }
 
-    fn attach(&mut self, memory: GuestMemoryMmap) -> Result<(), HvError> {
+    fn threads(&self) -> usize {
+        self.plan.wish.threads as usize
+    }
+
+    fn attach(&mut self, memory: GuestMemoryMmap, scheduler: Arc<dyn Scheduler>) -> Result<(), HvError> {
         self.vm.set_memory(&memory)?;
         self.platform.memory = memory;
+        let sink: Arc<dyn Sink> = match self.plan.spec.plane {
+            Plane::Kernel => Arc::new(Sources(Arc::clone(&self.platform.partition))),
+            Plane::Vmm(_) => {
+                let own =
+                    Own::new(self.vcpu_count(), self.plan.wish.threads, &self.plan.sources(), scheduler);
+                let own = Arc::new(own);
+                self.platform.own = Some(Arc::clone(&own));
+                own
+            }
+        };
+        self.platform.console.connect(Line::new(sink, layout::IRQ_VIO));
         Ok(())
     }
 
     fn create_vcpu(&self, index: usize) -> Result<V::Vcpu, HvError> {
         let vcpu = self.vm.create_vcpu(self.platform.cpus.server(index))?;
+        if let Some(own) = &self.platform.own {
+            own.connect(index, vcpu.external_pin());
+        }
         if index + 1 == self.vcpu_count() {
             self.vm.create_sources(&self.plan.sources())?;
         }
         Ok(vcpu)
+    }
+
+    fn raiser(&self, index: usize) -> Option<Arc<dyn Raise>> {
+        self.platform.own.as_ref()?.raiser(index)
     }
 
     fn reset(&self) -> Result<(usize, Entry), Fatal> {
@@ -123,14 +190,21 @@ impl<V: Vm> Arch for Machine<V> {
         if let Some(routes) = &self.platform.xive {
             routes.reset();
         }
+        if let Some(own) = &self.platform.own {
+            own.xics.reset();
+        }
         self.boot().map_err(|error| Fatal::Reset(chain(&error)))?;
         let placement = self.images.placement();
         self.platform.cpus.set(0, CpuState::Running);
         Ok((0, Entry { pc: placement.entry, r3: placement.fdt }))
     }
 
-    fn enter(&self, _index: usize, vcpu: &mut V::Vcpu, entry: Entry) -> Result<(), Fatal> {
+    fn enter(&self, index: usize, vcpu: &mut V::Vcpu, entry: Entry) -> Result<(), Fatal> {
+        vcpu.watch_cede()?;
         vcpu.reset()?;
+        if let Some(own) = &self.platform.own {
+            own.xics.reset_server(index, |index| own.notify(index));
+        }
         let mut regs = Regs { pc: entry.pc, msr: ENTRY_MSR, ..Regs::default() };
         regs.gpr[3] = entry.r3;
         vcpu.set_regs(&regs)?;
@@ -144,24 +218,32 @@ impl<V: Vm> Arch for Machine<V> {
     }
 
     fn prepare(&self, index: usize, vcpu: &mut V::Vcpu) -> Result<(), Fatal> {
-        match self.platform.cpus.lpcr_update(index) {
-            Some(value) => Ok(vcpu.set_lpcr(lpcr::GUEST, value)?),
-            None => Ok(()),
+        if let Some(value) = self.platform.cpus.lpcr_update(index) {
+            vcpu.set_lpcr(lpcr::GUEST, value)?;
         }
+        if let Some(own) = &self.platform.own {
+            self.platform.cpus.unjoin(index);
+            own.settle(index)?;
+        }
+        Ok(())
     }
 
     fn handle(&self, index: usize, vcpu: &mut V::Vcpu, exit: Exit) -> Result<Action<Entry>, Fatal> {
-        let Exit::Hcall { nr, args } = exit else {
-            return Err(lost(index, vcpu, exit));
+        let (nr, args) = match exit {
+            Exit::Hcall { nr, args } => (nr, args),
+            Exit::Ceded => return self.nap(index, vcpu, Reply::None),
+            _ => return Err(lost(index, vcpu, exit)),
         };
         let mut call = Call { platform: &self.platform, vcpu: index, args, effect: Effect::None };
         let ret = hcall::dispatch(nr, &mut call);
-        Ok(self.effect(call.effect, Reply::Hcall { ret, args: call.args }))
+        let (effect, reply) = (call.effect, Reply::Hcall { ret, args: call.args });
+        self.effect(index, vcpu, effect, reply)
     }
 
     fn power_button(&self) -> Result<(), HvError> {
         self.platform.epow.press();
-        self.platform.partition.set_irq(layout::IRQ_EPOW, true)
+        let call = "the EPOW interrupt";
+        self.platform.set_irq(layout::IRQ_EPOW, true).map_err(|source| HvError { call, source })
     }
 }
 

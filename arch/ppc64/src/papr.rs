@@ -7,9 +7,12 @@
 pub mod ret {
     pub const H_SUCCESS: i64 = 0;
     pub const H_BUSY: i64 = 1;
+    /// H_JOIN: the caller is the last that has not joined.
+    pub const H_CONTINUE: i64 = 18;
     pub const H_HARDWARE: i64 = -1;
     pub const H_FUNCTION: i64 = -2;
     pub const H_PARAMETER: i64 = -4;
+    pub const H_BAD_MODE: i64 = -5;
     pub const H_P2: i64 = -55;
     pub const H_P3: i64 = -56;
     pub const H_P4: i64 = -57;
@@ -22,7 +25,17 @@ pub mod ret {
 pub mod nr {
     pub const H_GET_TERM_CHAR: u64 = 0x54;
     pub const H_PUT_TERM_CHAR: u64 = 0x58;
+    pub const H_EOI: u64 = 0x64;
+    pub const H_CPPR: u64 = 0x68;
+    pub const H_IPI: u64 = 0x6c;
+    pub const H_IPOLL: u64 = 0x70;
+    pub const H_XIRR: u64 = 0x74;
+    pub const H_CEDE: u64 = 0xe0;
+    pub const H_CONFER: u64 = 0xe4;
+    pub const H_PROD: u64 = 0xe8;
     pub const H_GET_CPU_CHARACTERISTICS: u64 = 0x1c8;
+    pub const H_JOIN: u64 = 0x298;
+    pub const H_XIRR_X: u64 = 0x2fc;
     pub const H_RANDOM: u64 = 0x300;
     pub const H_SET_MODE: u64 = 0x31c;
     pub const H_REGISTER_PROC_TBL: u64 = 0x37c;

@@ -2,7 +2,7 @@
 
 use crate::layout;
 use crate::rtas;
-use arch_api::ppc64::{Generation, Host, Irqchip, Mmu, VmSpec, XivePages};
+use arch_api::ppc64::{Generation, Host, Irqchip, Mmu, Plane, VmSpec, XivePages};
 
 /// What the user asked for; `None` leaves the choice to cede.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,19 @@ pub struct Wish {
     pub mmu: Option<MmuKind>,
     /// Its interrupt controller.
     pub irqchip: Option<Irqchip>,
+    /// Who handles H_CEDE and owns the interrupt controller.
+    pub plane: Option<PlaneKind>,
     /// The kernel's command line.
     pub cmdline: String,
+}
+
+/// The planes that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaneKind {
+    /// KVM's.
+    Kernel,
+    /// cede's.
+    Vmm,
 }
 
 /// The two kinds of MMU.
@@ -86,6 +97,14 @@ pub enum PlanError {
     /// XIVE where there is none.
     #[error("XIVE is not possible here: {0}; ask for xics")]
     NoXive(&'static str),
+    /// The VMM's plane where there is no way to it.
+    #[error("the vmm plane is not possible here: {0}; or ask for the kernel plane (--plane kernel)")]
+    NoVmmPlane(String),
+    /// A controller that the VMM's plane does not have.
+    #[error(
+        "the vmm plane has a XICS and no XIVE, which only KVM can give; ask for xics, or for the kernel plane"
+    )]
+    XiveOnVmmPlane,
     /// XICS where there is none.
     #[error("this host's KVM has no XICS (KVM_CAP_IRQ_XICS is 0)")]
     NoXics,
@@ -127,8 +146,8 @@ const KERNEL_HCALLS: &[u64] = &[
 /// KVM answers H_RANDOM itself where the host has a hardware source.
 const H_RANDOM: u64 = crate::papr::nr::H_RANDOM;
 
-/// Sets of hypercalls for `ibm,hypertas-functions`; each is complete between KVM and the table in `hcall`.
-pub const HYPERTAS: &[&str] = &[
+/// Sets of hypercalls for `ibm,hypertas-functions` on every plane; each is complete between KVM and the table in `hcall`.
+const HYPERTAS: &[&str] = &[
     "hcall-pft",
     "hcall-term",
     "hcall-dabr",
@@ -140,6 +159,9 @@ pub const HYPERTAS: &[&str] = &[
     "hcall-copy",
     "hcall-debug",
 ];
+
+/// The set that cede answers itself: while KVM owns H_PROD a vCPU that has joined could not be woken.
+const HCALL_JOIN: &str = "hcall-join";
 
 impl Plan {
     /// Decides.
@@ -154,7 +176,8 @@ impl Plan {
             return Err(PlanError::PartialPage { memory: wish.memory });
         }
         let mmu = choose_mmu(&wish, host, generation, &mut reasons)?;
-        let irqchip = choose_irqchip(&wish, host, generation, &mut reasons)?;
+        let plane = choose_plane(&wish, host, &mut reasons)?;
+        let irqchip = choose_irqchip(&wish, host, generation, plane, &mut reasons)?;
         let mut hcalls = KERNEL_HCALLS.to_vec();
         hcalls.extend(host.hwrng.then_some(H_RANDOM));
         let tokens = rtas::tokens(irqchip == Irqchip::Xics);
@@ -162,10 +185,16 @@ impl Plan {
             threads: wish.threads,
             servers,
             mmu,
+            plane,
             irqchip,
             compat,
             hcalls,
-            rtas: tokens.into_iter().filter(|(name, _)| rtas::XICS_CALLS.contains(name)).collect(),
+            rtas: match plane {
+                Plane::Kernel => {
+                    tokens.into_iter().filter(|(name, _)| rtas::XICS_CALLS.contains(name)).collect()
+                }
+                Plane::Vmm(_) => Vec::new(),
+            },
             xive: XivePages {
                 tima: layout::XIVE_TIMA,
                 esb: layout::XIVE_ESB,
@@ -182,6 +211,13 @@ impl Plan {
         let Mmu::Hash { htab_order } = self.spec.mmu else { return self.wish.memory };
         let page_shift = self.host.page_size.max(4096).ilog2();
         self.wish.memory.min(1 << (page_shift + htab_order - 7))
+    }
+
+    /// Sets of hypercalls for `ibm,hypertas-functions`.
+    #[must_use]
+    pub fn hypertas(&self) -> Vec<&'static str> {
+        let join = (self.spec.plane != Plane::Kernel).then_some(HCALL_JOIN);
+        HYPERTAS.iter().copied().chain(join).collect()
     }
 
     /// The interrupt sources that the guest has.
@@ -265,12 +301,46 @@ fn htab_order(memory: u64) -> u32 {
     ram_order.saturating_sub(7).clamp(18, 46)
 }
 
+fn choose_plane(wish: &Wish, host: &Host, reasons: &mut Vec<String>) -> Result<Plane, PlanError> {
+    let (plane, why) = match (wish.plane, &host.cede) {
+        (Some(PlaneKind::Vmm), Ok(route)) => (Plane::Vmm(*route), "as asked".into()),
+        (Some(PlaneKind::Vmm), Err(obstacle)) => return Err(PlanError::NoVmmPlane(obstacle.clone())),
+        (Some(PlaneKind::Kernel), _) => (Plane::Kernel, "as asked".into()),
+        (None, Err(obstacle)) => (Plane::Kernel, format!("vmm is not possible: {obstacle}")),
+        (None, Ok(_)) => (Plane::Kernel, default_plane(wish, host).into()),
+    };
+    let name = if plane == Plane::Kernel { "kernel" } else { "vmm" };
+    reasons.push(format!("plane: {name}, {why}"));
+    Ok(plane)
+}
+
+/// Why the kernel's plane is the default on this host. docs/benchmarks.md has the figures.
+fn default_plane(wish: &Wish, host: &Host) -> &'static str {
+    match (host.generation, wish.threads) {
+        (Generation::Power8, 1) => "KVM on POWER8 naps and polls by itself",
+        (Generation::Power8, _) => {
+            "on POWER8 an exit of one thread takes all threads of its core out of the guest"
+        }
+        (Generation::Power9 | Generation::Power10, _) => {
+            "its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps"
+        }
+    }
+}
+
 fn choose_irqchip(
     wish: &Wish,
     host: &Host,
     generation: Generation,
+    plane: Plane,
     reasons: &mut Vec<String>,
 ) -> Result<Irqchip, PlanError> {
+    if plane != Plane::Kernel {
+        if wish.irqchip == Some(Irqchip::Xive) {
+            return Err(PlanError::XiveOnVmmPlane);
+        }
+        reasons.push("irqchip: xics, the vmm plane's own".into());
+        return Ok(Irqchip::Xics);
+    }
     let obstacle = if generation < Generation::Power9 {
         Some("a POWER8 guest does not know it")
     } else if !host.xive {

@@ -4,9 +4,12 @@ use crate::clock::Clock;
 use crate::cpus::Cpus;
 use crate::epow::Epow;
 use crate::hcall::{Counters, Unsent};
+use crate::own::Own;
 use crate::xive::XiveRoutes;
 use arch_api::ppc64::{CpuCharacteristics, Partition};
 use devices::console::Console;
+use irq::Sink;
+use std::io;
 use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
 
@@ -26,6 +29,8 @@ pub struct Platform {
     pub clock: Clock,
     /// The power button.
     pub epow: Epow,
+    /// The interrupt controller and the scheduler, on the VMM's plane.
+    pub own: Option<Arc<Own>>,
     /// XIVE routes, when the guest has a XIVE.
     pub xive: Option<XiveRoutes>,
     /// What H_GET_CPU_CHARACTERISTICS answers; `None` where the host does not know.
@@ -42,4 +47,17 @@ pub struct Platform {
     pub ram: u64,
     /// How often each hcall came.
     pub counters: Counters,
+}
+
+impl Platform {
+    /// Triggers an edge source, or sets the level of a level source, of whichever interrupt controller there is.
+    ///
+    /// # Errors
+    /// When there is no such source.
+    pub fn set_irq(&self, source: u32, level: bool) -> io::Result<()> {
+        match &self.own {
+            Some(own) => own.set(source, level),
+            None => self.partition.set_irq(source, level).map_err(|error| error.source),
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod sysparm;
 #[cfg(test)]
 mod tests;
 mod time;
+mod xics;
 
 use crate::hcall::{Call, Effect};
 use crate::papr::ret::{H_PARAMETER, H_SUCCESS};
@@ -74,20 +75,24 @@ pub static TABLE: &[Service] = &[
     row("start-cpu", 3, 1, cpu::start_cpu),
     row("stop-self", 0, 1, cpu::stop_self),
     row("ibm,get-system-parameter", 3, 1, sysparm::get_system_parameter),
+    row("ibm,set-xive", 3, 1, xics::set_xive),
+    row("ibm,get-xive", 1, 3, xics::get_xive),
+    row("ibm,int-off", 1, 1, xics::int_off),
+    row("ibm,int-on", 1, 1, xics::int_on),
 ];
 
-/// XICS calls, which KVM's own controller answers under these tokens (KVM_PPC_RTAS_DEFINE_TOKEN).
+/// XICS calls, the last of the table. On the kernel's plane KVM's own controller answers them under the same tokens
+/// (KVM_PPC_RTAS_DEFINE_TOKEN).
 pub static XICS_CALLS: &[&str] = &["ibm,set-xive", "ibm,get-xive", "ibm,int-off", "ibm,int-on"];
 
 /// The first token.
 const TOKEN_BASE: u32 = 0x2000;
 
-/// Names and tokens for the tree: every call of ours, then those of the XICS if the guest has one.
+/// Names and tokens for the tree: every call, those of the XICS only if the guest has one.
 #[must_use]
 pub fn tokens(xics: bool) -> Vec<(&'static str, u32)> {
-    let ours = TABLE.iter().map(|service| service.name);
-    let kernel = XICS_CALLS.iter().copied().filter(|_| xics);
-    ours.chain(kernel).zip(TOKEN_BASE..).collect()
+    let all = TABLE.iter().map(|service| service.name).zip(TOKEN_BASE..);
+    all.filter(|(name, _)| xics || !XICS_CALLS.contains(name)).collect()
 }
 
 /// H_RTAS: the argument block's address → the status word in it. Bad blocks are H_PARAMETER.

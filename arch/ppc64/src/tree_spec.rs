@@ -2,16 +2,17 @@
 
 use crate::boot::{BootError, Placement, RTAS_SIZE};
 use crate::layout;
-use crate::plan::{HYPERTAS, Plan};
+use crate::plan::Plan;
 use crate::rtas;
 use crate::tree::{self, TreeSpec};
-use arch_api::ppc64::{Generation, HashInfo, Host, Irqchip, Mmu, SegmentPageSize};
+use arch_api::ppc64::{CedeRoute, Generation, HashInfo, Host, Irqchip, Mmu, SegmentPageSize};
 
 /// The tree of a plan, flattened. `seed` is the guest's first entropy.
 ///
 /// # Errors
 /// When something that the user named cannot be in a tree.
 pub fn dtb(plan: &Plan, placement: &Placement, seed: Option<[u8; 32]>) -> Result<Vec<u8>, BootError> {
+    let hypertas = plan.hypertas();
     let functions = rtas::tokens(plan.spec.irqchip == Irqchip::Xics);
     let hash = plan.host.hash_info.clone().unwrap_or_default();
     let pages: Vec<Vec<tree::Page>> = hash.page_sizes.iter().map(pages_of).collect();
@@ -61,7 +62,7 @@ pub fn dtb(plan: &Plan, placement: &Placement, seed: Option<[u8; 32]>) -> Result
             size: RTAS_SIZE as u32,
             entry: placement.rtas as u32,
             functions: &functions,
-            hypercalls: HYPERTAS,
+            hypercalls: &hypertas,
         },
         vtys: &vtys,
         events: tree::Events { epow: Some(layout::IRQ_EPOW), hotplug: None },
@@ -132,6 +133,7 @@ pub fn assumed_host(generation: Generation) -> Host {
         hash: true,
         xics: true,
         xive: !power8,
+        cede: Ok(if power8 { CedeRoute::Hcall } else { CedeRoute::Event(0) }),
         hwrng: true,
         ail_mode_3: true,
         htm: false,

@@ -1,11 +1,17 @@
 //! KVM on POWER: Book3S HV.
 
+mod cede_event;
+mod cede_watch;
 mod device;
 mod host;
+mod pin;
+mod signals;
+mod timebase;
 mod vcpu;
 mod vm;
 mod xive;
 
 pub use host::{CAPABILITIES, probe};
+pub use signals::Signals;
 pub use vcpu::Vcpu;
-pub use vm::{Vm, VmFd};
+pub use vm::{VcpuFigures, Vm, VmFd};

@@ -1,8 +1,8 @@
 //! The command line. Flags say the same as keys of the configuration file, and win over them.
 
 use crate::config::{
-    self, ConfigError, ConsoleChoice, CpuCount, CpuModel, IrqchipChoice, MemorySize, MmuChoice, Settings,
-    ThreadsPerCore, VmConfig,
+    self, ConfigError, ConsoleChoice, CpuCount, CpuModel, IrqchipChoice, MemorySize, MmuChoice, Placement,
+    PlaneChoice, Settings, ThreadsPerCore, TunableChanges, VmConfig,
 };
 use crate::exit_code;
 use clap::builder::styling::Styles;
@@ -16,6 +16,7 @@ Examples:
   cede run --config vm.toml --cmdline 'console=hvc0 quiet'
   cede check vm.toml
   cede caps
+  cede set vm halt_poll_ns=50000 && cede stat vm --watch
   cede fdt --cpu power9 --memory 1G -o guest.dtb && dtc -I dtb guest.dtb
 
 Sizes are bytes, or a number with K, M, G or T (powers of 1024): 512M, 2G.";
@@ -72,12 +73,73 @@ pub enum Command {
         #[command(flatten)]
         vm: VmArgs,
     },
+    /// Change the tunables of a running VM and print what they are now
+    Set {
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmRef,
+        /// halt_poll_ns, halt_poll_ns_grow, halt_poll_ns_grow_start or halt_poll_ns_shrink, each 0 to
+        /// 4294967295, as in halt_poll_ns=50000
+        #[arg(value_name = "TUNABLE=VALUE", required = true)]
+        tunables: Vec<TunableChanges>,
+    },
+    /// Show what the vCPUs of a running VM do: state, polling interval, polls, waits
+    Stat {
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmRef,
+        /// Print JSON, with KVM's names and with histograms
+        #[arg(long)]
+        json: bool,
+        /// Show the figures per second, again and again until the VM ends (with --json: all, each time)
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=86400))]
+        watch: Option<u64>,
+    },
+    /// Bring the vCPUs of a running VM out of the guest, and keep them there
+    Pause {
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmRef,
+    },
+    /// Let a paused VM go on
+    Resume {
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmRef,
+    },
+    /// Have a running VM read its configuration file again, as SIGHUP does; its tunables change at once
+    Reload {
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmRef,
+    },
+    /// List the running VMs
+    List {
+        /// Where to look [default: $XDG_RUNTIME_DIR/cede and /run/cede]
+        #[arg(long, value_name = "DIR")]
+        run_dir: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Check a configuration file and the images it names, and say what would run
     Check {
         /// The configuration file (TOML)
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+}
+
+/// A running VM.
+#[derive(Debug, Args)]
+pub struct VmRef {
+    /// Name of the VM, or path of its control socket
+    #[arg(value_name = "VM")]
+    pub vm: String,
+    /// Where to look for the name [default: $XDG_RUNTIME_DIR/cede and /run/cede]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
 }
 
 /// Flags that say what to log.
@@ -154,6 +216,19 @@ pub struct VmFlags {
     /// Interrupt controller [default: auto]
     #[arg(long, value_name = "KIND")]
     irqchip: Option<IrqchipChoice>,
+    /// Who handles H_CEDE: KVM, or cede's own scheduler [default: auto]
+    #[arg(long, value_name = "PLANE")]
+    plane: Option<PlaneChoice>,
+    /// Directory of the control sockets [default: $XDG_RUNTIME_DIR/cede, or /run/cede for root]
+    #[arg(long, value_name = "DIR", value_parser = config::path)]
+    run_dir: Option<PathBuf>,
+    /// Tunables of halt polling: 'halt_poll_ns=50000 halt_poll_ns_grow=0', also with halt_poll_ns_grow_start
+    /// and halt_poll_ns_shrink [default: the kernel's]
+    #[arg(long, value_name = "TUNABLES")]
+    vcore: Option<TunableChanges>,
+    /// Where vCPUs run: none, cores or a list of the host's CPUs as in 0-3,8,12 [default: none]
+    #[arg(long, value_name = "WHERE")]
+    placement: Option<Placement>,
     /// Guest console: stdio, pty or file=PATH [default: stdio]
     #[arg(long, value_name = "WHERE")]
     console: Option<ConsoleChoice>,
@@ -176,6 +251,10 @@ impl From<VmFlags> for Settings {
             mmu: flags.mmu,
             irqchip: flags.irqchip,
             reboot: flags.no_reboot.then_some(false),
+            plane: flags.plane,
+            run_dir: flags.run_dir,
+            tunables: flags.vcore.unwrap_or_default(),
+            placement: flags.placement,
             console: flags.console,
         }
     }

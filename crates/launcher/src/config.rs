@@ -14,8 +14,10 @@ pub mod host;
 pub mod schema;
 #[cfg(test)]
 mod tests;
+mod tuning;
 mod values;
 
+pub use tuning::{Placement, PlaneChoice, TunableChanges};
 pub use values::{ConsoleChoice, CpuCount, CpuModel, IrqchipChoice, MemorySize, MmuChoice, ThreadsPerCore};
 
 use std::fmt;
@@ -135,6 +137,14 @@ pub struct Settings {
     pub irqchip: Option<IrqchipChoice>,
     /// Whether the guest may reboot.
     pub reboot: Option<bool>,
+    /// Who handles H_CEDE.
+    pub plane: Option<PlaneChoice>,
+    /// Where the control sockets are.
+    pub run_dir: Option<PathBuf>,
+    /// Halt polling.
+    pub tunables: TunableChanges,
+    /// Where vCPUs run.
+    pub placement: Option<Placement>,
     /// Console.
     pub console: Option<ConsoleChoice>,
 }
@@ -163,6 +173,10 @@ impl Settings {
             mmu: self.mmu.or(other.mmu),
             irqchip: self.irqchip.or(other.irqchip),
             reboot: self.reboot.or(other.reboot),
+            plane: self.plane.or(other.plane),
+            run_dir: self.run_dir.or(other.run_dir),
+            tunables: self.tunables.or(other.tunables),
+            placement: self.placement.or(other.placement),
             console: self.console.or(other.console),
         }
     }
@@ -206,6 +220,10 @@ impl Settings {
             mmu,
             irqchip,
             reboot: self.reboot.unwrap_or(true),
+            plane: self.plane.unwrap_or_default(),
+            run_dir: self.run_dir,
+            tunables: self.tunables,
+            placement: self.placement.unwrap_or_default(),
             console: self.console.unwrap_or_default(),
         })
     }
@@ -216,7 +234,8 @@ impl Settings {
             Some(ConsoleChoice::File(path)) => Some(path),
             _ => None,
         };
-        for path in [self.kernel.as_mut(), self.initrd.as_mut(), console].into_iter().flatten() {
+        let paths = [self.kernel.as_mut(), self.initrd.as_mut(), self.run_dir.as_mut(), console];
+        for path in paths.into_iter().flatten() {
             // An absolute path stays as it is.
             *path = directory.join(&*path);
         }
@@ -283,6 +302,14 @@ pub struct VmConfig {
     pub irqchip: IrqchipChoice,
     /// Whether the guest may reboot; else a reboot ends the process.
     pub reboot: bool,
+    /// Who handles H_CEDE.
+    pub plane: PlaneChoice,
+    /// Where the control sockets are, if not in the usual place.
+    pub run_dir: Option<PathBuf>,
+    /// Which tunables of halt polling were said; [`TunableChanges::values`] has the defaults for the others.
+    pub tunables: TunableChanges,
+    /// Where vCPUs run.
+    pub placement: Placement,
     /// Console.
     pub console: ConsoleChoice,
 }
@@ -314,6 +341,9 @@ impl fmt::Display for VmConfig {
             values::name(&self.mmu),
             values::name(&self.irqchip)
         )?;
+        let plane = values::name(&self.plane);
+        writeln!(f, "cede     plane {plane}, run directory {}", file(&self.run_dir, "the usual"))?;
+        writeln!(f, "vcore    {}, placement {}", self.tunables.values(), self.placement)?;
         write!(f, "console  {}", self.console)
     }
 }

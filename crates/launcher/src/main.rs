@@ -4,12 +4,14 @@ use clap::Parser;
 use launcher::cli::{self, Cli, Command, usage_error};
 use launcher::config::host::check_images;
 use launcher::config::{Settings, VmConfig};
+use launcher::control::{Load, commands};
 use launcher::exit_code::Outcome;
 use launcher::power::{self, PowerError};
 use launcher::{log, report};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -34,7 +36,10 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Check { file } => check(&file),
         Command::Run { vm } => match vm.load() {
-            Ok(config) => run(&config),
+            Ok(config) => {
+                let again = vm.config.is_some().then(|| Box::new(move || vm.load()) as Load);
+                run(&config, again)
+            }
             Err(error) => report::failure(Outcome::Usage, &error),
         },
         Command::Fdt { output, vm } => match vm.load() {
@@ -42,6 +47,15 @@ fn main() -> ExitCode {
             Err(error) => report::failure(Outcome::Usage, &error),
         },
         Command::Caps { json } => caps(json),
+        Command::Set { vm, tunables } => commands::set(&vm, &tunables),
+        Command::Stat { vm, json, watch: None } => commands::stat(&vm, json),
+        Command::Stat { vm, json, watch: Some(seconds) } => {
+            commands::watch(&vm, json, Duration::from_secs(seconds))
+        }
+        Command::Pause { vm } => commands::pause(&vm),
+        Command::Resume { vm } => commands::resume(&vm),
+        Command::Reload { vm } => commands::reload(&vm),
+        Command::List { run_dir, json } => commands::running(run_dir.as_deref(), json),
     };
     outcome.into()
 }
@@ -58,11 +72,11 @@ fn check(file: &Path) -> Outcome {
 }
 
 /// `cede run`.
-fn run(config: &VmConfig) -> Outcome {
+fn run(config: &VmConfig, again: Option<Load>) -> Outcome {
     if let Err(error) = check_images(config) {
         return report::failure(Outcome::Usage, &error);
     }
-    match on_power(|| power::run(config)) {
+    match on_power(|| power::run(config, again)) {
         Ok(Ok(ended)) => report::ended(ended),
         Ok(Err(error)) => report::failure(error.outcome(), &error),
         Err(outcome) => outcome,

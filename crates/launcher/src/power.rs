@@ -1,18 +1,22 @@
 //! pseries guests: the one place that names POWER's machine and KVM together.
 
 use crate::config::host::{HostFacts, check_host, host_memory};
-use crate::config::{ConfigError, ConsoleChoice, CpuModel, IrqchipChoice, MmuChoice, VmConfig};
+use crate::config::{ConfigError, ConsoleChoice, CpuModel, IrqchipChoice, MmuChoice, PlaneChoice, VmConfig};
+use crate::control::kernel::HostTunables;
+use crate::control::{Load, RunDir, RunDirError, RunningVm, Server, Side, Steering};
 use crate::exit_code::Outcome;
 use arch_api::HvError;
-use arch_api::ppc64::{Generation, Host, Irqchip};
+use arch_api::ppc64::{Generation, Host, Irqchip, Plane};
 use devices::console::{Console, ConsoleError};
-use kvm::ppc64::{CAPABILITIES, Vm, VmFd, probe};
-use kvm::{Kvm, OpenError};
+use kvm::ppc64::{CAPABILITIES, Signals, Vm, VmFd, probe};
+use kvm::{Kvm, OpenError, Parameters};
 use ppc64::boot::Placement;
-use ppc64::{BootError, BootImages, Machine, MmuKind, Plan, PlanError, Wish};
+use ppc64::{BootError, BootImages, Machine, MmuKind, Plan, PlanError, PlaneKind, Wish};
 use serde::Serialize;
 use std::fmt;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use vcore::SharedTunables;
 use vmm::{Options, RunError};
 
 /// A guest could not be run, or not to its end.
@@ -30,6 +34,12 @@ pub enum PowerError {
     /// Not with these files.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The name is taken, or there is no place for the control socket.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// The control socket does not answer.
+    #[error("cannot start the control socket's server")]
+    Control(#[source] io::Error),
     /// No console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
@@ -51,10 +61,12 @@ impl PowerError {
                 PlanError::Threads { .. } | PlanError::PartialCore { .. } | PlanError::TooManyCpus { .. },
             ) => Outcome::Usage,
             Self::Plan(_) => Outcome::Host,
-            Self::Config(_) | Self::Boot(_) | Self::Console(_) | Self::Run(RunError::Memory(_)) => {
-                Outcome::Usage
-            }
-            Self::Hv(_) | Self::Run(_) => Outcome::Internal,
+            Self::Config(_)
+            | Self::RunDir(_)
+            | Self::Boot(_)
+            | Self::Console(_)
+            | Self::Run(RunError::Memory(_)) => Outcome::Usage,
+            Self::Hv(_) | Self::Control(_) | Self::Run(_) => Outcome::Internal,
         }
     }
 }
@@ -75,6 +87,11 @@ fn wish(config: &VmConfig) -> Wish {
             IrqchipChoice::Auto => None,
             IrqchipChoice::Xive => Some(Irqchip::Xive),
             IrqchipChoice::Xics => Some(Irqchip::Xics),
+        },
+        plane: match config.plane {
+            PlaneChoice::Auto => None,
+            PlaneChoice::Kernel => Some(PlaneKind::Kernel),
+            PlaneChoice::Vmm => Some(PlaneKind::Vmm),
         },
         cmdline: config.boot.cmdline.clone(),
     }
@@ -109,8 +126,10 @@ impl PowerHost {
 ///
 /// # Errors
 /// [`PowerError`]; nothing of the guest has run unless it is [`PowerError::Run`].
-pub fn run(config: &VmConfig) -> Result<vmm::Outcome, PowerError> {
+pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerError> {
     let kernel = config.boot.kernel()?;
+    // The name is this VM's from here on.
+    let run_dir = RunDir::for_vm(config.run_dir.as_deref(), &config.name)?;
     let PowerHost { host, vm, .. } = PowerHost::open()?;
     check_host(
         config,
@@ -123,11 +142,39 @@ pub fn run(config: &VmConfig) -> Result<vmm::Outcome, PowerError> {
     let plan = Plan::choose(wish(config), &host)?;
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
-    let vm = Vm::build(vm, plan.spec.clone(), host.page_size, vmm::kick_signal())?;
+    let (plane, polls) = (plan.spec.plane, plan.host.generation == Generation::Power8);
+    let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;
+    let figures = vm.figures();
     let console = Arc::new(console(&config.console)?);
     let machine = Machine::new(plan, vm, images, Arc::clone(&console));
-    let options = Options { reboot: config.reboot };
-    Ok(vmm::Vm::new(machine, console, options)?.run()?)
+    let tunables = Arc::<SharedTunables>::default();
+    let steering = Arc::new(OnceLock::<Arc<Steering>>::new());
+    let hangup = Arc::clone(&steering);
+    let options = Options {
+        reboot: config.reboot,
+        tunables: Arc::clone(&tunables),
+        placement: Vec::new(),
+        on_hangup: load.is_some().then(|| {
+            Box::new(move || {
+                if let Some(steering) = hangup.get() {
+                    steering.hang_up();
+                }
+            }) as _
+        }),
+    };
+    let vm = vmm::Vm::new(machine, console, options)?;
+    let side = match plane {
+        Plane::Vmm(_) => Side::Vmm(tunables),
+        Plane::Kernel => Side::Kernel(HostTunables::new(Parameters::default(), polls), figures),
+    };
+    let control = Arc::new(RunningVm::new(vm.handle(), side));
+    let steering = steering.get_or_init(|| Arc::new(Steering::new(control, config.clone(), load)));
+    // Ends before the VM's threads do.
+    let _server = match run_dir {
+        Some(dir) => Some(Server::start(dir, Arc::clone(steering)).map_err(PowerError::Control)?),
+        None => None,
+    };
+    Ok(vm.run()?)
 }
 
 fn console(choice: &ConsoleChoice) -> Result<Console, ConsoleError> {

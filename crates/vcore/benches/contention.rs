@@ -54,8 +54,8 @@ impl Port for Bench {
         self.port.wake(futex, threads);
     }
 
-    fn kick(&self, threads: ThreadMask) {
-        self.port.kick(threads);
+    fn kick(&self, threads: ThreadMask, cause: Cause) {
+        self.port.kick(threads, cause);
     }
 
     fn may_poll(&self, thread: Thread, now: u64) -> bool {

@@ -163,7 +163,7 @@ impl<P: Port, O: Orderings> Vcore<P, O> {
             self.port.wake(&self.futex, wake);
         }
         if !kick.is_empty() {
-            self.port.kick(kick);
+            self.port.kick(kick, cause);
         }
     }
 

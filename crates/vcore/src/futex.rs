@@ -12,12 +12,13 @@ use crate::port::{Port, Waited};
 use crate::stats::Stats;
 use crate::sync::AtomicU32;
 use crate::tunables::SharedTunables;
-use crate::word::{MAX_THREADS, Thread, ThreadMask};
+use crate::word::{Cause, MAX_THREADS, Thread, ThreadMask};
 
 /// How running threads are brought out of the guest.
 pub trait Kick {
-    /// Makes `threads` leave KVM_RUN soon. Must be async-signal-safe.
-    fn kick(&self, threads: ThreadMask);
+    /// Makes `threads` leave KVM_RUN soon, or take `cause` where they are. Must be
+    /// async-signal-safe.
+    fn kick(&self, threads: ThreadMask, cause: Cause);
 }
 
 /// For vcores whose threads are never in a guest (tests, benchmarks).
@@ -25,12 +26,12 @@ pub trait Kick {
 pub struct NoKick;
 
 impl Kick for NoKick {
-    fn kick(&self, _threads: ThreadMask) {}
+    fn kick(&self, _threads: ThreadMask, _cause: Cause) {}
 }
 
-impl<F: Fn(ThreadMask)> Kick for F {
-    fn kick(&self, threads: ThreadMask) {
-        self(threads);
+impl<F: Fn(ThreadMask, Cause)> Kick for F {
+    fn kick(&self, threads: ThreadMask, cause: Cause) {
+        self(threads, cause);
     }
 }
 
@@ -107,8 +108,8 @@ impl<K: Kick> Port for FutexPort<K> {
         }
     }
 
-    fn kick(&self, threads: ThreadMask) {
-        self.kick.kick(threads);
+    fn kick(&self, threads: ThreadMask, cause: Cause) {
+        self.kick.kick(threads, cause);
     }
 
     fn may_poll(&self, thread: Thread, now: u64) -> bool {

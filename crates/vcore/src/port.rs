@@ -4,7 +4,7 @@
 use crate::stats::Stats;
 use crate::sync::AtomicU32;
 use crate::tunables::SharedTunables;
-use crate::word::{Thread, ThreadMask};
+use crate::word::{Cause, Thread, ThreadMask};
 
 /// How a wait on the futex word ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +35,10 @@ pub trait Port {
     /// Wakes those of `threads` that sleep in [`Port::wait`]. The caller has changed `futex`.
     fn wake(&self, futex: &AtomicU32, threads: ThreadMask);
 
-    /// Makes `threads`, which are in the guest, leave it soon (immediate_exit and a signal). The
-    /// cause is in the word already; a kick that comes too late must do no harm.
-    fn kick(&self, threads: ThreadMask);
+    /// Makes `threads`, which are in the guest, notice `cause`: they leave it soon, or, for an
+    /// interrupt, take it there. The cause is in the word already; a kick that comes too late must
+    /// do no harm.
+    fn kick(&self, threads: ThreadMask, cause: Cause);
 
     /// Whether `thread` may begin to poll at time `now`.
     fn may_poll(&self, thread: Thread, now: u64) -> bool;

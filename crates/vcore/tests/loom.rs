@@ -112,7 +112,7 @@ impl Port for LoomPort {
         reached.iter().for_each(|t| self.changed[t.number()].notify_one());
     }
 
-    fn kick(&self, threads: ThreadMask) {
+    fn kick(&self, threads: ThreadMask, _cause: Cause) {
         self.kernel().kicked |= threads.0;
         threads.iter().for_each(|t| self.changed[t.number()].notify_one());
     }

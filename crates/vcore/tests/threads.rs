@@ -174,7 +174,7 @@ fn running_threads_are_kicked_and_napping_ones_are_not() {
     let kicked = Arc::new(AtomicU8::new(0));
     let kick = {
         let kicked = kicked.clone();
-        move |threads: ThreadMask| {
+        move |threads: ThreadMask, _cause: Cause| {
             kicked.fetch_or(threads.0, Ordering::Relaxed);
         }
     };

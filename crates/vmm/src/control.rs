@@ -1,25 +1,35 @@
 //! The control loop: signals, console input, and what the vCPUs report.
 
+use crate::handle::Handle;
 use crate::memory::{self, MemoryError};
-use crate::vcpu::{Event, Shared, VcpuThread, kick_signal};
+use crate::vcores::{Vcores, kick_signal};
+use crate::vcpu::{Event, Shared, VcpuThread};
 use arch_api::{Arch, Fatal, HvError, Stop};
 use devices::console::{Console, Pump};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
+use vcore::SharedTunables;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{Error as SignalError, block_signal};
 
 /// What the run loop does where there is a choice.
-#[derive(Debug, Clone, Copy)]
+#[derive(Default)]
 pub struct Options {
     /// Boot again when the guest asks for it, instead of ending.
     pub reboot: bool,
+    /// The scheduler's tunables. Whoever keeps the other end changes them while the VM runs.
+    pub tunables: Arc<SharedTunables>,
+    /// The host's CPUs for each vCPU's thread, by index; where there is no entry the host chooses.
+    pub placement: Vec<CpuSet>,
+    /// What SIGHUP does, on the control loop's thread. Without it SIGHUP is a signal to stop like the others.
+    pub on_hangup: Option<Box<dyn Fn() + Send>>,
 }
 
 /// How a VM ended.
@@ -78,7 +88,7 @@ pub struct Vm<A: Arch> {
 impl<A: Arch> Vm<A> {
     /// Maps memory, makes the vCPUs and their threads. Nothing of the guest has run when it returns.
     ///
-    /// SIGTERM, SIGINT and SIGHUP are blocked in the calling thread and all that it makes from here on; so
+    /// SIGTERM, SIGINT, SIGHUP and what brings vCPUs out of the guest are blocked in the calling thread and all that it makes from here on; so
     /// this is to be called before any other thread exists.
     ///
     /// # Errors
@@ -86,14 +96,15 @@ impl<A: Arch> Vm<A> {
     pub fn new(mut arch: A, console: Arc<Console>, options: Options) -> Result<Self, RunError> {
         let signals = take_signals()?;
         let memory = memory::map(&arch.ram())?;
-        arch.attach(memory.clone())?;
         let count = arch.vcpu_count();
+        let vcores = Arc::new(Vcores::new(count, arch.threads(), &options.tunables));
+        arch.attach(memory.clone(), Arc::clone(&vcores) as _)?;
         let vcpus = (0..count).map(|index| arch.create_vcpu(index)).collect::<Result<Vec<_>, _>>()?;
 
         let bell = Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(host("an eventfd"))?);
         let (sender, events) = mpsc::channel();
-        let vm =
-            Self { shared: Arc::new(Shared::new(arch)), memory, console, signals, events, bell, options };
+        let shared = Arc::new(Shared::new(arch, vcores));
+        let vm = Self { shared, memory, console, signals, events, bell, options };
         for (index, vcpu) in vcpus.into_iter().enumerate() {
             let thread = VcpuThread {
                 index,
@@ -101,12 +112,23 @@ impl<A: Arch> Vm<A> {
                 shared: Arc::clone(&vm.shared),
                 events: sender.clone(),
                 bell: Arc::clone(&vm.bell),
+                cpus: vm.options.placement.get(index).copied(),
             };
             let builder = std::thread::Builder::new().name(format!("vcpu{index}")).stack_size(VCPU_STACK);
             let handle = builder.spawn(move || thread.run()).map_err(host("a vCPU thread"))?;
             vm.shared.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(handle);
         }
         Ok(vm)
+    }
+
+    /// For other threads to watch and steer it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            gate: Arc::clone(&self.shared.gate),
+            vcores: Arc::clone(&self.shared.vcores),
+            vcpus: self.shared.mailboxes.len(),
+        }
     }
 
     /// Boots the guest and runs it to its end.
@@ -145,7 +167,7 @@ impl<A: Arch> Vm<A> {
     fn control(&self, asked: &mut bool) -> Result<Outcome, RunError> {
         loop {
             let ready = self.wait()?;
-            if ready.signal && self.signal_came()? {
+            if ready.signal && self.stop_came()? {
                 if std::mem::replace(asked, true) {
                     return Ok(Outcome::Terminated);
                 }
@@ -172,9 +194,16 @@ impl<A: Arch> Vm<A> {
         }
     }
 
-    fn signal_came(&self) -> Result<bool, RunError> {
-        let signal = self.signals.read_signal().map_err(host("signals"))?;
-        Ok(signal.is_some())
+    /// Takes one signal, and says whether it asks the VM to stop.
+    fn stop_came(&self) -> Result<bool, RunError> {
+        let Some(signal) = self.signals.read_signal().map_err(host("signals"))? else { return Ok(false) };
+        match &self.options.on_hangup {
+            Some(hangup) if signal.ssi_signo == Signal::SIGHUP as u32 => {
+                hangup();
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
     }
 
     fn wait(&self) -> Result<Ready, RunError> {
@@ -213,10 +242,12 @@ fn take_signals() -> Result<SignalFd, RunError> {
         ours.add(signal);
     }
     ours.thread_block().map_err(host("signals"))?;
-    match block_signal(kick_signal()) {
-        // Blocked before: by an earlier VM, or by whoever started the process.
-        Ok(()) | Err(SignalError::SignalAlreadyBlocked(_)) => {}
-        Err(error) => return Err(host("signals")(io::Error::other(error.to_string()))),
+    for signal in [kick_signal(), libc::SIGIO] {
+        match block_signal(signal) {
+            // Blocked before: by an earlier VM, or by whoever started the process.
+            Ok(()) | Err(SignalError::SignalAlreadyBlocked(_)) => {}
+            Err(error) => return Err(host("signals")(io::Error::other(error.to_string()))),
+        }
     }
     SignalFd::with_flags(&ours, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(host("signals"))
 }

@@ -15,11 +15,14 @@
 //! - RAM is zero at each boot.
 
 mod control;
+mod gate;
+mod handle;
 mod mailbox;
 mod memory;
+mod vcores;
 mod vcpu;
 
-pub use vcpu::kick_signal;
-
 pub use control::{Options, Outcome, RunError, Vm};
+pub use handle::Handle;
 pub use memory::MemoryError;
+pub use vcores::{VcpuStatus, kick_signal};

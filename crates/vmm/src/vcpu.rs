@@ -1,13 +1,27 @@
 //! The vCPU thread: the only loop that runs guest code.
+//!
+//! ```text
+//!   parked ──entry──▶ in the host ──prepare, enter──▶ in the guest ──exit──▶ in the host ──handle──┐
+//!     ▲                 │      ▲                                                  │ nap            │
+//!     │                 │      │                                                  ▼                │
+//!     │                 │      ├──────────────────────── woken ◀────────────── napping             │
+//!     └──────park───────┘      └───────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! The path of an idle period takes no lock, allocates nothing and needs no other thread than the one that wakes it: an
+//! exit, the architecture's `handle`, the vcore's `cede`, `prepare`, and back.
 
+use crate::gate::Gate;
 use crate::mailbox::Mailbox;
-use arch_api::{Action, Arch, Exit, Fatal, Reply, Stop, Vcpu};
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::vcores::{Seat, Vcores};
+use arch_api::{Action, Arch, Exit, Fatal, Nap, Reply, Stop, Until, Vcpu};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use vcore::{Cause, Causes, Entry, Port, WrongState};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::signal::{Killable, SIGRTMIN, clear_signal};
 
 /// What a vCPU tells the control loop.
 #[derive(Debug)]
@@ -19,84 +33,38 @@ pub enum Event {
 }
 
 /// What all vCPU threads and the control loop share.
-///
-/// `running` counts the vCPUs that were started and have not parked yet. It goes up before an entry is
-/// posted, so nobody takes a vCPU that is about to enter for a parked one.
 pub struct Shared<A: Arch> {
     pub arch: A,
     pub mailboxes: Vec<Mailbox<A::Entry>>,
-    /// Everybody leaves the guest and parks.
-    halt: AtomicBool,
-    running: Mutex<usize>,
-    all_parked: Condvar,
+    pub gate: Arc<Gate>,
+    pub vcores: Arc<Vcores>,
     pub threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// The signal that brings a vCPU thread out of the guest. Every thread has it blocked; the hypervisor lets it
-/// through only while the vCPU runs, so no handler exists and a kick between two runs is not lost.
-pub fn kick_signal() -> libc::c_int {
-    SIGRTMIN()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic ends the process in release builds; elsewhere the counters stay meaningful.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<A: Arch> Shared<A> {
-    pub fn new(arch: A) -> Self {
+    pub fn new(arch: A, vcores: Arc<Vcores>) -> Self {
         let mailboxes = (0..arch.vcpu_count()).map(|_| Mailbox::default()).collect();
-        Self {
-            arch,
-            mailboxes,
-            halt: AtomicBool::new(false),
-            running: Mutex::new(0),
-            all_parked: Condvar::new(),
-            threads: Mutex::default(),
-        }
+        Self { arch, mailboxes, gate: Arc::default(), vcores, threads: Mutex::default() }
     }
 
     /// Lets parked vCPU `index` enter the guest.
     pub fn start(&self, index: usize, entry: A::Entry) {
-        *lock(&self.running) += 1;
+        self.gate.started();
         self.mailboxes[index].post(entry);
     }
 
     /// Brings every vCPU out of the guest and waits until all are parked.
     pub fn park_all(&self) {
-        // Release: pairs with the Acquire in `guest_loop`, which the kick makes look.
-        self.halt.store(true, Ordering::Release);
-        self.kick_all();
-        let mut running = lock(&self.running);
-        while *running > 0 {
-            running = self.all_parked.wait(running).unwrap_or_else(PoisonError::into_inner);
-        }
-        self.halt.store(false, Ordering::Release);
-    }
-
-    /// Brings every vCPU out of the guest once.
-    fn kick_all(&self) {
-        for thread in lock(&self.threads).iter() {
-            // A thread that has ended has nothing to come out of.
-            let _ = thread.kill(kick_signal());
-        }
+        self.gate.halt(|| self.vcores.request_exit());
     }
 
     /// Ends all threads, which are parked, and waits for them.
     pub fn join(&self) {
         self.mailboxes.iter().for_each(Mailbox::close);
-        let threads = std::mem::take(&mut *lock(&self.threads));
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // A panic was reported by its hook already.
             let _ = thread.join();
-        }
-    }
-
-    fn parked(&self) {
-        let mut running = lock(&self.running);
-        *running -= 1;
-        if *running == 0 {
-            self.all_parked.notify_all();
         }
     }
 }
@@ -109,54 +77,76 @@ pub struct VcpuThread<A: Arch> {
     pub events: Sender<Event>,
     /// Wakes the control loop when an event was sent.
     pub bell: Arc<EventFd>,
+    /// The host's CPUs that it may run on; `None` leaves them to the host.
+    pub cpus: Option<CpuSet>,
 }
 
 impl<A: Arch> VcpuThread<A> {
     pub fn run(mut self) {
+        if let Some(cpus) = &self.cpus {
+            if let Err(error) = sched_setaffinity(Pid::from_raw(0), cpus) {
+                tracing::warn!(vcpu = self.index, %error, "the vCPU's thread could not be pinned; it runs anywhere");
+            }
+        }
+        let seat = self.shared.vcores.sit(self.index, self.shared.arch.raiser(self.index));
         while let Some(entry) = self.shared.mailboxes[self.index].wait() {
-            if let Some(event) = self.one_life(entry) {
+            if let Some(event) = self.one_life(&seat, entry) {
                 // The control loop outlives the vCPUs; if it is gone, so is everything else.
                 let _ = self.events.send(event);
                 let _ = self.bell.write(1);
             }
-            self.shared.parked();
+            self.shared.gate.parked();
         }
     }
 
     /// From a start to the next park. Says what the control loop should know.
-    fn one_life(&mut self, entry: A::Entry) -> Option<Event> {
+    fn one_life(&mut self, seat: &Seat, entry: A::Entry) -> Option<Event> {
         tracing::debug!(vcpu = self.index, ?entry, "enter");
-        let arch = &self.shared.arch;
-        let entered = arch.enter(self.index, &mut self.vcpu, entry);
-        let lived = entered.and_then(|()| self.guest_loop());
+        let (vcore, thread) = seat.vcore();
+        let lived = vcore.online(thread).map_err(|error| wrong(self.index, error)).and_then(|()| {
+            self.shared.arch.enter(self.index, &mut self.vcpu, entry)?;
+            self.guest_loop(seat)
+        });
         let left = self.shared.arch.leave(self.index, &mut self.vcpu);
+        let offline = vcore.offline(thread).map_err(|error| wrong(self.index, error));
         tracing::debug!(vcpu = self.index, "leave");
-        match (lived, left) {
+        match (lived, left.and(offline)) {
             (Ok(stop), Ok(())) => stop.map(Event::Stop),
             (Err(fatal), _) | (_, Err(fatal)) => Some(Event::Failed(fatal)),
         }
     }
 
-    fn guest_loop(&mut self) -> Result<Option<Stop>, Fatal> {
+    fn guest_loop(&mut self, seat: &Seat) -> Result<Option<Stop>, Fatal> {
+        let index = self.index;
         let shared = &*self.shared;
+        let (vcore, thread) = seat.vcore();
         let mut reply = Reply::None;
-        // Acquire: pairs with the Release in `park_all`.
-        while !shared.halt.load(Ordering::Acquire) {
-            shared.arch.prepare(self.index, &mut self.vcpu)?;
-            let exit = self.vcpu.run(std::mem::replace(&mut reply, Reply::None))?;
-            let action = match exit {
-                Exit::Interrupted => {
-                    // The kick has done its work; a pending one would end the next run at once.
-                    let _ = clear_signal(kick_signal());
-                    continue;
+        while shared.gate.pass() {
+            shared.arch.prepare(index, &mut self.vcpu)?;
+            // Something has come since: the gate or `prepare` know of it now.
+            if let Entry::Host(_) = vcore.enter(thread).map_err(|error| wrong(index, error))? {
+                continue;
+            }
+            let exit = self.vcpu.run(std::mem::replace(&mut reply, Reply::None));
+            vcore.leave(thread).map_err(|error| wrong(index, error))?;
+            let mut action = match exit? {
+                Exit::Interrupted => continue,
+                exit @ (Exit::MmioRead { .. } | Exit::MmioWrite { .. }) => {
+                    Action::Resume(unclaimed(index, exit))
                 }
-                Exit::MmioRead { .. } | Exit::MmioWrite { .. } => Action::Resume(unclaimed(self.index, exit)),
-                exit => shared.arch.handle(self.index, &mut self.vcpu, exit)?,
+                exit => shared.arch.handle(index, &mut self.vcpu, exit)?,
             };
+            while let Action::Nap { nap, reply: r } = action {
+                reply = if reply == Reply::None { r } else { reply };
+                action = match self.nap(seat, nap)? {
+                    Napped::Over => Action::Resume(reply),
+                    Napped::AskAgain => shared.arch.handle(index, &mut self.vcpu, Exit::Ceded)?,
+                };
+            }
             match action {
-                Action::Resume(r) => reply = r,
+                Action::Resume(r) => reply = if reply == Reply::None { r } else { reply },
                 Action::ResumeAndSync(r) => {
-                    shared.kick_all();
+                    shared.vcores.request_exit();
                     reply = r;
                 }
                 Action::Start { vcpu, entry, reply: r } => {
@@ -165,10 +155,44 @@ impl<A: Arch> VcpuThread<A> {
                 }
                 Action::Park => return Ok(None),
                 Action::Stop(stop) => return Ok(Some(stop)),
+                Action::Nap { .. } => unreachable!("the loop above ends with another action"),
             }
         }
         Ok(None)
     }
+
+    /// Naps. What it was woken for is known to those who have it: the interrupt controller, the hypervisor's decrementer,
+    /// the gate.
+    fn nap(&self, seat: &Seat, nap: Nap) -> Result<Napped, Fatal> {
+        let (vcore, thread) = seat.vcore();
+        let deadline = nap.timeout.map(|ns| vcore.port().now().saturating_add(ns));
+        loop {
+            let causes = vcore.cede(thread, deadline).map_err(|error| wrong(self.index, error))?;
+            let ended = match nap.until {
+                Until::Event => Napped::Over,
+                Until::EventOrAskAgain if causes == Causes::only(Cause::Decrementer) => Napped::AskAgain,
+                Until::EventOrAskAgain => Napped::Over,
+                // Interrupts stay pending where they are until somebody prods; only a halt ends the wait without.
+                Until::Prod if causes.contains(Cause::Prod) || !self.shared.gate.pass() => Napped::Over,
+                Until::Prod => continue,
+            };
+            return Ok(ended);
+        }
+    }
+}
+
+/// How a nap ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Napped {
+    /// The vCPU goes back into the guest.
+    Over,
+    /// The architecture says whether it naps on.
+    AskAgain,
+}
+
+/// A vCPU thread that does not know where it is: a defect, which ends the VM and not the process.
+fn wrong(vcpu: usize, error: WrongState) -> Fatal {
+    Fatal::Guest { vcpu, what: error.to_string() }
 }
 
 /// An access to an address that nothing claims: a load reads all ones, as from an empty bus.

@@ -13,7 +13,7 @@ use vmm::{Options, Outcome, RunError, Vm};
 /// Runs a guest to its end and checks that nothing of it is left.
 fn run_with(log: &Arc<Log>, guest: Guest, reboot: bool) -> Result<Outcome, String> {
     let result = within(60, "the VM", move || {
-        let vm = Vm::new(guest, console(), Options { reboot })?;
+        let vm = Vm::new(guest, console(), Options { reboot, ..Options::default() })?;
         vm.run()
     });
     log.assert_quiet();
@@ -157,7 +157,7 @@ fn a_vm_that_never_runs_ends_its_threads() {
     let log = Log::new(3);
     let guest = Guest::new(&log, [vec![POWER_OFF]]);
     within(60, "dropping the VM", move || {
-        drop(Vm::new(guest, console(), Options { reboot: false }).unwrap())
+        drop(Vm::new(guest, console(), Options { reboot: false, ..Options::default() }).unwrap())
     });
     assert_eq!(Arc::strong_count(&log), 1);
     assert_eq!(log.boots.load(SeqCst), 0);
@@ -170,7 +170,8 @@ fn one_thread_may_have_one_vm_after_another() {
         let log = Log::new(2);
         let guests = [(); 2].map(|()| Guest::new(&log, [vec![Step::Start(1, vec![Step::Idle]), POWER_OFF]]));
         let outcomes = within(60, "two VMs", move || {
-            guests.map(|guest| Vm::new(guest, console(), Options { reboot: true })?.run())
+            guests
+                .map(|guest| Vm::new(guest, console(), Options { reboot: true, ..Options::default() })?.run())
         });
         for outcome in outcomes {
             assert_eq!(outcome.map_err(|error| format!("{error:?}")), Ok(Outcome::PoweredOff));

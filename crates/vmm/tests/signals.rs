@@ -103,7 +103,8 @@ impl User {
 fn run(log: &Arc<Log>, programs: Vec<Program>, before: fn()) {
     let asleep = vec![Step::Start(1, vec![Step::Idle])];
     let programs: Vec<_> = programs.into_iter().map(|program| [asleep.clone(), program].concat()).collect();
-    let vm = Vm::new(Guest::new(log, programs), console(), Options { reboot: true }).unwrap();
+    let vm = Vm::new(Guest::new(log, programs), console(), Options { reboot: true, ..Options::default() })
+        .unwrap();
     before();
     let result = vm.run();
     println!("{result:?}, the button was pressed {} times", log.buttons.load(SeqCst));
@@ -143,7 +144,9 @@ fn many() {
         let first = vec![Step::Start(1, vec![Step::Idle]), Step::Start(2, vec![Step::Park])];
         let programs =
             [Stop::Reboot, Stop::PowerOff].map(|stop| [first.clone(), vec![Step::Stop(stop)]].concat());
-        let vm = Vm::new(Guest::new(&log, programs), console(), Options { reboot: true }).unwrap();
+        let vm =
+            Vm::new(Guest::new(&log, programs), console(), Options { reboot: true, ..Options::default() })
+                .unwrap();
         vm.run().unwrap();
     }
     let threads = std::fs::read_dir("/proc/self/task").unwrap().count();

@@ -4,9 +4,11 @@ mod boot;
 mod console;
 mod lifecycle;
 mod native;
+mod oracle;
 mod payloads;
 mod refusals;
 mod terminal;
+mod vmm_plane;
 
 use std::time::Duration;
 
@@ -109,8 +111,10 @@ pub fn all() -> Vec<Scenario> {
     all.extend(boot::table());
     all.extend(console::table());
     all.extend(lifecycle::table());
+    all.extend(oracle::table());
     all.extend(payloads::table());
     all.extend(refusals::table());
     all.extend(terminal::table());
+    all.extend(vmm_plane::table());
     all
 }

@@ -80,6 +80,19 @@ impl Monitor {
         Ok(clock(id)?.saturating_sub(self.exec.cpu))
     }
 
+    /// Times that a thread of it gave up its CPU by itself. Threads that have ended are not in it.
+    pub fn voluntary_switches(&self) -> Result<u64> {
+        let path = format!("/proc/{}/task", self.pid());
+        let mut sum = 0;
+        for entry in fs::read_dir(&path).with_context(|| format!("cannot read {path}"))? {
+            // A thread may end in between.
+            let Ok(status) = fs::read_to_string(entry?.path().join("status")) else { continue };
+            sum +=
+                voluntary(&status).with_context(|| format!("{path}: a status without context switches"))?;
+        }
+        Ok(sum)
+    }
+
     /// Page faults that needed no I/O, since the process began.
     pub fn page_faults(&self) -> Result<u64> {
         let path = format!("/proc/{}/stat", self.pid());
@@ -100,6 +113,10 @@ impl Drop for Monitor {
 fn minor_faults(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     fields.split(' ').nth(7)?.parse().ok()
+}
+
+fn voluntary(status: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
 }
 
 /// CLOCK_MONOTONIC in nanoseconds, the clock of the trace too.
@@ -127,6 +144,13 @@ mod tests {
         let stat = "42 (a ) b) S 1 2 3 4 5 6 777 8 9\n";
         assert_eq!(minor_faults(stat), Some(777));
         assert_eq!(minor_faults("42"), None);
+    }
+
+    #[test]
+    fn voluntary_switches_are_not_the_others() {
+        let status = "Threads:\t2\nvoluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t545\n";
+        assert_eq!(voluntary(status), Some(150));
+        assert_eq!(voluntary("Threads:\t2\n"), None);
     }
 
     #[test]

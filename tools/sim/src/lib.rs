@@ -11,12 +11,14 @@
 //! | [`engine`] | the vcores, and what each event does to them |
 //! | [`workload`] | who is woken when: five kinds of load, and replay of a recorded one |
 //! | [`measure`] | wake-up latencies and burned CPU time |
+//! | [`oracle`] | idle periods that the kernel had, by this project's arithmetic |
 //! | [`plot`] | the picture of one against the other |
 
 #![forbid(unsafe_code)]
 
 pub mod engine;
 pub mod measure;
+pub mod oracle;
 pub mod plot;
 pub mod queue;
 pub mod workload;

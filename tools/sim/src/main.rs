@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use sim::engine::{Costs, Engine, Plan};
 use sim::measure::Measured;
+use sim::oracle::{COMPARED, Polls, Recording, replay};
 use sim::plot::{Point, Series, svg};
 use sim::workload::{Load, Source, Workload, parse_recording, print_recording};
 use std::path::PathBuf;
@@ -61,6 +62,11 @@ enum Command {
         /// Threads per vcore.
         #[arg(long, default_value_t = 1)]
         threads: usize,
+    },
+    /// The kernel's own idle periods by vcore's arithmetic, beside the kernel's own totals.
+    Oracle {
+        /// What a POWER8 host recorded; the module `oracle` has the form.
+        file: PathBuf,
     },
 }
 
@@ -264,7 +270,7 @@ fn record(world: &World, out: &PathBuf) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", out.display()))
 }
 
-fn replay(world: &World, file: &PathBuf, load: Load, threads: usize) -> anyhow::Result<()> {
+fn replay_wakes(world: &World, file: &PathBuf, load: Load, threads: usize) -> anyhow::Result<()> {
     if !(1..=8).contains(&threads) {
         bail!("a vcore has 1 to 8 threads, not {threads}");
     }
@@ -275,6 +281,21 @@ fn replay(world: &World, file: &PathBuf, load: Load, threads: usize) -> anyhow::
     for (policy, tunables) in world.policies()? {
         let engine = Engine::new(world.plan(&workload, tunables));
         row(workload.name, &policy, engine.with_replay(recording.clone()).run());
+    }
+    Ok(())
+}
+
+fn oracle(file: &PathBuf) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let recording = Recording::parse(&text).with_context(|| format!("{}", file.display()))?;
+    let (full, timed) = (replay(&recording, Polls::Full), replay(&recording, Polls::Timed));
+    println!("{} idle periods; the two disagree about {}", recording.periods(), timed.disagreed);
+    println!("{:22} {:>14} {:>14} {:>10} {:>14} {:>10}", "", "kernel", "timed polls", "", "full polls", "");
+    for name in COMPARED {
+        let kernel = recording.totals.get(name).copied().with_context(|| format!("no total of {name}"))?;
+        let off = |value: u64| (value as f64 / kernel.max(1) as f64 - 1.0) * 100.0;
+        let (full, timed) = (full.totals[name], timed.totals[name]);
+        println!("{name:22} {kernel:14} {timed:14} {:+8.3} % {full:14} {:+8.3} %", off(timed), off(full));
     }
     Ok(())
 }
@@ -293,7 +314,8 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Record { world, out } => record(&world, &out),
         Command::Replay { world, file, work, threads } => {
-            replay(&world, &file, Load { source: Source::Replayed, work }, threads)
+            replay_wakes(&world, &file, Load { source: Source::Replayed, work }, threads)
         }
+        Command::Oracle { file } => oracle(&file),
     }
 }

@@ -1,5 +1,7 @@
 //! What a POWER host can do, as plain data: the decisions that follow from it are made and tested on any machine.
 
+use super::CedeRoute;
+
 /// A generation of the instruction set that guests know by its logical PVR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Generation {
@@ -103,6 +105,8 @@ pub struct Host {
     pub xics: bool,
     /// KVM_CAP_PPC_IRQ_XIVE.
     pub xive: bool,
+    /// How cede can take over H_CEDE, or why it cannot and what would help.
+    pub cede: Result<CedeRoute, String>,
     /// KVM_CAP_PPC_HWRNG.
     pub hwrng: bool,
     /// KVM_CAP_PPC_AIL_MODE_3.

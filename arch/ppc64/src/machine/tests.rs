@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::epow::EPOW_EVENTS;
-use crate::fake::{Asked, Fake, FakeVcpu, token};
+use crate::fake::{Asked, Fake, FakeScheduler, FakeVcpu, token};
 use crate::image::tests::Elf;
 use crate::papr::{nr, ret};
 use crate::plan::Wish;
@@ -33,6 +33,7 @@ impl Rig {
             cpu: None,
             mmu: None,
             irqchip: None,
+            plane: None,
             cmdline: "quiet".into(),
         };
         let plan = Plan::choose(wish, &assumed_host(Generation::Power9)).unwrap();
@@ -43,7 +44,7 @@ impl Rig {
         let mut machine = Machine::new(plan, fake, images, console);
         let ranges: Vec<_> = machine.ram().iter().map(|r| (r.start, r.size as usize)).collect();
         let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
-        machine.attach(memory.clone()).unwrap();
+        machine.attach(memory.clone(), Arc::new(FakeScheduler::default())).unwrap();
         let vcpus = (0..machine.vcpu_count()).map(|index| machine.create_vcpu(index).unwrap()).collect();
         Self { machine, vcpus, memory, kernel }
     }

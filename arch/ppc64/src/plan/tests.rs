@@ -6,6 +6,7 @@ use crate::tree_spec::{assumed_host, dtb};
 use Generation::{Power8, Power9, Power10};
 use Irqchip::{Xics, Xive};
 use MmuKind::{Hash, Radix};
+use arch_api::ppc64::CedeRoute;
 
 const GIB: u64 = 1 << 30;
 
@@ -18,6 +19,7 @@ fn wish() -> Wish {
         cpu: None,
         mmu: None,
         irqchip: None,
+        plane: None,
         cmdline: "console=hvc0".into(),
     }
 }
@@ -63,7 +65,7 @@ fn decisions() {
         let plan = choose(&assumed_host(*host), *asked);
         assert_eq!(plan.as_ref().map(chosen), expected.as_ref().copied(), "{host:?} {asked:?}");
         if let Ok(plan) = plan {
-            assert_eq!(plan.reasons.len(), 3, "{:?}", plan.reasons);
+            assert_eq!(plan.reasons.len(), 4, "{:?}", plan.reasons);
             // Nothing is planned that the tree cannot describe.
             dtb(&plan, &Placement::NOMINAL, None).unwrap();
         }
@@ -139,6 +141,14 @@ fn refusals_say_what_to_ask_for() {
              ask for radix and a guest CPU of POWER9 or later",
         ),
         (NOT_P8, "XIVE is not possible here: a POWER8 guest does not know it; ask for xics"),
+        (
+            PlanError::NoVmmPlane("tracefs is not mounted".into()),
+            "the vmm plane is not possible here: tracefs is not mounted; or ask for the kernel plane (--plane kernel)",
+        ),
+        (
+            PlanError::XiveOnVmmPlane,
+            "the vmm plane has a XICS and no XIVE, which only KVM can give; ask for xics, or for the kernel plane",
+        ),
         (PlanError::NoXics, "this host's KVM has no XICS (KVM_CAP_IRQ_XICS is 0)"),
     ];
     for (error, text) in table {
@@ -154,6 +164,7 @@ fn reasons_are_given_in_a_line_each() {
         [
             "cpu: POWER9, the host's own",
             "mmu: radix, host and guest have it",
+            "plane: kernel, its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps",
             "irqchip: xive, the host's KVM has it"
         ]
     );
@@ -162,12 +173,18 @@ fn reasons_are_given_in_a_line_each() {
         [
             "cpu: POWER8, as asked, by its architecture level",
             "mmu: hash, POWER8 has nothing else",
+            "plane: kernel, its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps",
             "irqchip: xics, a POWER8 guest does not know it"
         ]
     );
     assert_eq!(
         reasons((Some(Power9), Some(Hash), Some(Xics))),
-        ["cpu: POWER9, the host's own", "mmu: hash, as asked", "irqchip: xics, as asked"]
+        [
+            "cpu: POWER9, the host's own",
+            "mmu: hash, as asked",
+            "plane: kernel, its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps",
+            "irqchip: xics, as asked"
+        ]
     );
 }
 
@@ -265,4 +282,35 @@ fn kvm_takes_the_hcalls_and_rtas_calls_that_it_has() {
     let ours = crate::hcall::TABLE.iter().map(|hcall| hcall.nr);
     let both: Vec<_> = ours.filter(|nr| KERNEL_HCALLS.contains(nr)).collect();
     assert_eq!(both, [crate::papr::nr::H_SET_MODE], "KVM passes on only what H_SET_MODE leaves");
+}
+
+#[test]
+fn planes() {
+    let plane = |host: &Host, plane, irqchip| Plan::choose(Wish { plane, irqchip, ..wish() }, host);
+    let mut host = assumed_host(Power9);
+    let plan = plane(&host, Some(PlaneKind::Vmm), None).unwrap();
+    assert_eq!((plan.spec.plane, plan.spec.irqchip), (Plane::Vmm(CedeRoute::Event(0)), Xics));
+    assert!(plan.spec.rtas.is_empty(), "the XICS's calls are cede's own");
+    assert!(plan.hypertas().contains(&"hcall-join"));
+    assert!(plan.reasons.contains(&"irqchip: xics, the vmm plane's own".into()), "{:?}", plan.reasons);
+    assert_eq!(plane(&host, Some(PlaneKind::Vmm), Some(Xive)).unwrap_err(), PlanError::XiveOnVmmPlane);
+    // KVM's XICS is not needed there.
+    (host.xics, host.xive) = (false, false);
+    assert!(plane(&host, Some(PlaneKind::Vmm), Some(Xics)).is_ok());
+
+    let power8 = plane(&assumed_host(Power8), Some(PlaneKind::Vmm), None).unwrap();
+    assert_eq!(power8.spec.plane, Plane::Vmm(CedeRoute::Hcall));
+
+    let mut host = assumed_host(Power10);
+    host.cede = Err("tracefs is not mounted".into());
+    let refused = PlanError::NoVmmPlane("tracefs is not mounted".into());
+    assert_eq!(plane(&host, Some(PlaneKind::Vmm), None).unwrap_err(), refused);
+    for asked in [None, Some(PlaneKind::Kernel)] {
+        let plan = plane(&host, asked, None).unwrap();
+        assert_eq!((plan.spec.plane, plan.spec.irqchip), (Plane::Kernel, Xive));
+        assert!(!plan.hypertas().contains(&"hcall-join"), "a joined vCPU could not be woken");
+        let told =
+            plan.reasons.contains(&"plane: kernel, vmm is not possible: tracefs is not mounted".into());
+        assert_eq!(told, asked.is_none(), "{:?}", plan.reasons);
+    }
 }

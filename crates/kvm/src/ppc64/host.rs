@@ -1,11 +1,12 @@
 //! What this host's KVM can do.
 
+use super::cede_event;
 use super::vm::VmFd;
 use crate::bindings::ppc64::*;
 use crate::ioctl::ppc64::{KVM_PPC_GET_CPU_CHAR, KVM_PPC_GET_RMMU_INFO, KVM_PPC_GET_SMMU_INFO};
 use crate::system::{Kvm, OpenError};
 use arch_api::HvError;
-use arch_api::ppc64::{CpuCharacteristics, Generation, HashInfo, Host, SegmentPageSize};
+use arch_api::ppc64::{CedeRoute, CpuCharacteristics, Generation, HashInfo, Host, SegmentPageSize};
 
 /// The capabilities that `cede caps` lists.
 pub static CAPABILITIES: &[(&str, u32)] = &[
@@ -55,6 +56,7 @@ pub fn probe(kvm: &Kvm, vm: &VmFd) -> Result<Host, OpenError> {
         hash: generation == Generation::Power8 || has(KVM_CAP_PPC_MMU_HASH_V3),
         xics: has(KVM_CAP_IRQ_XICS),
         xive: has(KVM_CAP_PPC_IRQ_XIVE),
+        cede: cede_route(kvm, generation),
         hwrng: has(KVM_CAP_PPC_HWRNG),
         ail_mode_3: has(KVM_CAP_PPC_AIL_MODE_3),
         htm: has(KVM_CAP_PPC_HTM),
@@ -63,6 +65,23 @@ pub fn probe(kvm: &Kvm, vm: &VmFd) -> Result<Host, OpenError> {
         radix_ap_encodings: radix_ap_encodings(vm).unwrap_or_default(),
         characteristics: characteristics(vm).ok(),
     })
+}
+
+/// How H_CEDE can be taken over, or why not.
+fn cede_route(kvm: &Kvm, generation: Generation) -> Result<CedeRoute, String> {
+    for (name, cap) in [
+        ("KVM_CAP_PPC_ENABLE_HCALL", KVM_CAP_PPC_ENABLE_HCALL),
+        ("KVM_CAP_PPC_UNSET_IRQ", KVM_CAP_PPC_UNSET_IRQ),
+        ("KVM_CAP_PPC_IRQ_LEVEL", KVM_CAP_PPC_IRQ_LEVEL),
+    ] {
+        if kvm.capability(cap) <= 0 {
+            return Err(format!("this host's KVM lacks {name}; take a newer kernel"));
+        }
+    }
+    match generation {
+        Generation::Power8 => Ok(CedeRoute::Hcall),
+        Generation::Power9 | Generation::Power10 => cede_event::probe().map(CedeRoute::Event),
+    }
 }
 
 /// PVR and timebase frequency from /proc/cpuinfo, which shows the register where the device tree may show

@@ -1,21 +1,45 @@
 //! A vCPU: its registers, and running it.
 
+use super::cede_watch::CedeWatch;
+use super::pin::Pin;
+use super::signals::{Came, Signals};
+use super::timebase;
 use super::vm::VmFd;
 use crate::bindings::ppc64::*;
 use crate::fd::{KvmFd, Mapping};
 use crate::ioctl::ppc64::*;
-use arch_api::ppc64::Regs;
+use crate::stats::{KvmStats, StatsError};
+use arch_api::ppc64::{ExternalPin, Regs};
 use arch_api::{Exit, HvError, Reply};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 /// A vCPU. Its registers are touched by its own thread only, so changing some bits of one needs no lock.
 #[derive(Debug)]
 pub struct Vcpu {
-    fd: KvmFd,
+    /// Shared with whoever raises its external interrupt.
+    fd: Arc<KvmFd>,
     run: Mapping,
     /// KVM's XICS is connected, so there is an ICP to reset.
     xics: bool,
+    signals: Signals,
+    /// Where an event tells of cedes.
+    cede: Option<CedeWatch>,
+    timebase_hz: u32,
+}
+
+/// What a vCPU is made with, beside its number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Making {
+    /// Length of the shared page's mapping.
+    pub run_size: usize,
+    /// What is let through while it runs.
+    pub signals: Signals,
+    /// The tracepoint that tells of a cede.
+    pub tracepoint: Option<u64>,
+    /// Ticks of the timebase per second.
+    pub timebase_hz: u32,
 }
 
 /// Registers that are zero after power-on and that an earlier boot may have set. Those that a processor does
@@ -33,16 +57,18 @@ const CLEARED: &[u64] = &[
 ];
 
 impl Vcpu {
-    pub(crate) fn create(vm: &VmFd, id: u32, run_size: usize) -> Result<Self, HvError> {
+    pub(crate) fn create(vm: &VmFd, id: u32, how: Making) -> Result<Self, HvError> {
         let number = vm.fd.value("KVM_CREATE_VCPU", KVM_CREATE_VCPU, u64::from(id))?;
         // SAFETY: the kernel made this descriptor for us just now, and nobody else has it.
         let fd = KvmFd(unsafe { OwnedFd::from_raw_fd(number) });
-        let run = Mapping::new(&fd, run_size, 0, "mmap(kvm_run)")?;
+        let run = Mapping::new(&fd, how.run_size, 0, "mmap(kvm_run)")?;
         if run.len() < size_of::<kvm_run>() {
             let source = io::Error::other("KVM_GET_VCPU_MMAP_SIZE is smaller than kvm_run");
             return Err(HvError { call: "mmap(kvm_run)", source });
         }
-        Ok(Self { fd, run, xics: false })
+        let cede = how.tracepoint.map(CedeWatch::new);
+        let (signals, timebase_hz) = (how.signals, how.timebase_hz);
+        Ok(Self { fd: Arc::new(fd), run, xics: false, signals, cede, timebase_hz })
     }
 
     /// The shared page. The kernel writes it only within KVM_RUN, which takes `&mut self` too.
@@ -64,16 +90,15 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Blocks every signal but `open` while the vCPU runs.
-    pub(crate) fn set_signal_mask(&self, open: libc::c_int) -> Result<(), HvError> {
+    /// Blocks every signal but ours while the vCPU runs.
+    pub(crate) fn set_signal_mask(&self) -> Result<(), HvError> {
         /// `struct kvm_signal_mask` with the kernel's 64-bit signal set behind it.
         #[repr(C)]
         struct Mask {
             len: u32,
             sigset: [u8; 8],
         }
-        let set = !(1u64 << (open - 1));
-        let mask = Mask { len: 8, sigset: set.to_ne_bytes() };
+        let mask = Mask { len: 8, sigset: self.signals.mask().to_ne_bytes() };
         self.fd.read_from_long("KVM_SET_SIGNAL_MASK", KVM_SET_SIGNAL_MASK, &mask).map(drop)
     }
 
@@ -104,6 +129,11 @@ impl Vcpu {
 const KVM_REG_SIZE_MASK: u64 = 0x00f0_0000_0000_0000;
 const KVM_REG_SIZE_U64: u64 = 0x0030_0000_0000_0000;
 
+const H_SUCCESS: u64 = 0;
+
+/// External interrupts and the decrementer are taken.
+const MSR_EE: u64 = 1 << 15;
+
 impl arch_api::Vcpu for Vcpu {
     fn run(&mut self, reply: Reply) -> Result<Exit, HvError> {
         let shared = self.shared();
@@ -121,9 +151,13 @@ impl arch_api::Vcpu for Vcpu {
         }
         // The kernel sets the reason only where it has one.
         self.shared().exit_reason = KVM_EXIT_UNKNOWN;
-        match self.fd.value("KVM_RUN", KVM_RUN, 0) {
+        let result = self.fd.value("KVM_RUN", KVM_RUN, 0);
+        if let Some(watch) = &mut self.cede {
+            watch.exited();
+        }
+        match result {
             Ok(_) => Ok(exit_of(self.shared())),
-            Err(error) if error.source.kind() == io::ErrorKind::Interrupted => Ok(Exit::Interrupted),
+            Err(error) if error.source.kind() == io::ErrorKind::Interrupted => self.interrupted(),
             // KVM's own RTAS gives up on an argument block that it cannot read (EFAULT) or that counts more words than
             // there can be (EINVAL), and leaves the guest's end to us. The hcall is still open, so it can be answered
             // like one that came here in the first place.
@@ -186,6 +220,29 @@ impl arch_api::ppc64::Vcpu for Vcpu {
         self.set_one(KVM_REG_PPC_ONLINE, u64::from(online), "KVM_SET_ONE_REG(ONLINE)")
     }
 
+    fn decrementer_ns(&mut self) -> Result<i64, HvError> {
+        let expiry = self.get_one(KVM_REG_PPC_DEC_EXPIRY, "KVM_GET_ONE_REG(DEC_EXPIRY)")?;
+        // The guest's timebase is the host's: cede never sets KVM_REG_PPC_TB_OFFSET.
+        let ticks = expiry.wrapping_sub(timebase::now()) as i64;
+        Ok(timebase::nanoseconds(ticks, self.timebase_hz))
+    }
+
+    fn doorbell(&mut self) -> Result<bool, HvError> {
+        Ok(self.get_one(KVM_REG_PPC_DPDES, "KVM_GET_ONE_REG(DPDES)")? != 0)
+    }
+
+    fn watch_cede(&mut self) -> Result<(), HvError> {
+        let call = "perf_event_open(kvm_hv:kvmppc_vcore_blocked)";
+        match &mut self.cede {
+            Some(watch) => watch.open().map_err(|source| HvError { call, source }),
+            None => Ok(()),
+        }
+    }
+
+    fn external_pin(&self) -> Arc<dyn ExternalPin> {
+        Arc::new(Pin::new(Arc::clone(&self.fd)))
+    }
+
     fn reset(&mut self) -> Result<(), HvError> {
         self.finish_exit()?;
         // KVM refuses to take a VPA away while the other two areas stand.
@@ -208,6 +265,31 @@ impl arch_api::ppc64::Vcpu for Vcpu {
 }
 
 impl Vcpu {
+    /// Which signal it was.
+    fn interrupted(&mut self) -> Result<Exit, HvError> {
+        if self.signals.take()? != Came::Cede {
+            return Ok(Exit::Interrupted);
+        }
+        // perf sends its signal from an interrupt of its own, which can come so late that KVM had been woken before it,
+        // and the guest has run on. Of a guest that has just ceded the registers say so; taking one that has not for one
+        // that has would let it sleep with work to do.
+        let mut regs = kvm_regs::default();
+        self.fd.exchange("KVM_GET_REGS", KVM_GET_REGS, &mut regs)?;
+        let ceded = regs.gpr[3] == H_SUCCESS && regs.msr & MSR_EE != 0;
+        if let Some(watch) = &mut self.cede {
+            watch.ceded();
+        }
+        Ok(if ceded { Exit::Ceded } else { Exit::Interrupted })
+    }
+
+    /// KVM's own figures of this vCPU, for any thread. To be asked for before the vCPU runs first.
+    ///
+    /// # Errors
+    /// When this KVM has none.
+    pub fn stats(&self) -> Result<KvmStats, StatsError> {
+        KvmStats::of(&self.fd)
+    }
+
     /// Lets KVM finish the last exit without entering the guest. An hcall that never returned (stop-self, a
     /// reboot) is still open in KVM, which would write its results over the registers at the next run.
     fn finish_exit(&mut self) -> Result<(), HvError> {

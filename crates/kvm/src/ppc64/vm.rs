@@ -1,16 +1,19 @@
 //! A virtual machine: memory slots, MMU, interrupt controller, vCPUs, in the order that KVM wants.
 
 use super::device::Device;
-use super::vcpu::Vcpu;
+use super::signals::Signals;
+use super::timebase;
+use super::vcpu::{Making, Vcpu};
 use super::xive::XiveDevice;
 use crate::bindings::ppc64::*;
 use crate::fd::KvmFd;
 use crate::ioctl::ppc64::*;
+use crate::stats::KvmStats;
 use crate::system::{Kvm, OpenError};
 use arch_api::HvError;
-use arch_api::ppc64::{Irqchip, Mmu, Partition, VmSpec, Xive};
+use arch_api::ppc64::{CedeRoute, Host, Irqchip, Mmu, Partition, Plane, VmSpec, Xive};
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// An empty VM of Book3S HV.
@@ -59,7 +62,12 @@ const XIVE_SLOTS: u32 = 0x100;
 
 #[derive(Debug)]
 enum Controller {
-    Xics { device: Device, sources: OnceLock<Vec<u32>> },
+    /// None of KVM's: the VMM has one.
+    None,
+    Xics {
+        device: Device,
+        sources: OnceLock<Vec<u32>>,
+    },
     Xive(XiveDevice),
 }
 
@@ -73,28 +81,77 @@ pub struct Vm {
     spec: VmSpec,
     /// Keeps RAM mapped as long as KVM may touch it.
     memory: OnceLock<GuestMemoryMmap>,
-    kick: libc::c_int,
+    signals: Signals,
+    timebase_hz: u32,
+    figures: VcpuFigures,
 }
 
 impl Vm {
-    /// Builds what `spec` says on an empty VM. `kick` is the signal that is let through while a vCPU runs.
+    /// Builds what `spec` says on an empty VM. `signals` are let through while a vCPU runs.
     ///
     /// # Errors
     /// When KVM refuses a part.
-    pub fn build(vm: VmFd, spec: VmSpec, page_size: u64, kick: libc::c_int) -> Result<Self, HvError> {
+    pub fn build(vm: VmFd, spec: VmSpec, host: &Host, signals: Signals) -> Result<Self, HvError> {
         vm.enable(KVM_CAP_PPC_SMT, [u64::from(spec.threads), 0], "KVM_ENABLE_CAP(PPC_SMT)")?;
         allocate_hash_table(&vm, spec.mmu)?;
         for &nr in &spec.hcalls {
             vm.enable(KVM_CAP_PPC_ENABLE_HCALL, [nr, 1], "KVM_ENABLE_CAP(PPC_ENABLE_HCALL)")?;
         }
-        let controller = match spec.irqchip {
-            Irqchip::Xics => create_xics(&vm, &spec)?,
-            Irqchip::Xive => Controller::Xive(XiveDevice::create(&vm, &spec, page_size)?),
+        if let Plane::Vmm(_) = spec.plane {
+            take_over_cede(&vm)?;
+        }
+        let controller = match (spec.plane, spec.irqchip) {
+            (Plane::Vmm(_), _) => Controller::None,
+            (Plane::Kernel, Irqchip::Xics) => create_xics(&vm, &spec)?,
+            (Plane::Kernel, Irqchip::Xive) => {
+                Controller::Xive(XiveDevice::create(&vm, &spec, host.page_size)?)
+            }
         };
         for (name, token) in &spec.rtas {
             define_token(&vm, name, *token)?;
         }
-        Ok(Self { vm, controller, spec, memory: OnceLock::new(), kick })
+        Ok(Self {
+            vm,
+            controller,
+            spec,
+            memory: OnceLock::new(),
+            signals,
+            timebase_hz: host.timebase_hz,
+            figures: VcpuFigures::default(),
+        })
+    }
+}
+
+impl Vm {
+    /// KVM's figures of the vCPUs, those that are made later included.
+    #[must_use]
+    pub fn figures(&self) -> VcpuFigures {
+        self.figures.clone()
+    }
+}
+
+/// KVM's own H_CEDE, H_PROD and H_CONFER off: they come to the VMM. POWER9's KVM handles H_CEDE all the same.
+fn take_over_cede(vm: &VmFd) -> Result<(), HvError> {
+    const H_CEDE: u64 = 0xe0;
+    const H_CONFER: u64 = 0xe4;
+    const H_PROD: u64 = 0xe8;
+    [H_CEDE, H_CONFER, H_PROD]
+        .into_iter()
+        .try_for_each(|nr| vm.enable(KVM_CAP_PPC_ENABLE_HCALL, [nr, 0], "KVM_ENABLE_CAP(PPC_ENABLE_HCALL)"))
+}
+
+/// KVM's own figures of each vCPU, for any thread, while the VM runs and after.
+#[derive(Debug, Clone, Default)]
+pub struct VcpuFigures(Arc<Mutex<Vec<Option<KvmStats>>>>);
+
+impl VcpuFigures {
+    fn push(&self, stats: Option<KvmStats>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(stats);
+    }
+
+    /// Looks at those of the vCPU that was made as number `index`, from 0. `None` where this KVM gives none.
+    pub fn with<T>(&self, index: usize, look: impl FnOnce(&KvmStats) -> T) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(index)?.as_ref().map(look)
     }
 }
 
@@ -156,10 +213,14 @@ impl Partition for Vm {
         self.vm.fd.read_from("KVM_IRQ_LINE", KVM_IRQ_LINE, &line).map(drop)
     }
 
+    fn timebase(&self) -> u64 {
+        timebase::now()
+    }
+
     fn xive(&self) -> Option<&dyn Xive> {
         match &self.controller {
             Controller::Xive(device) => Some(device),
-            Controller::Xics { .. } => None,
+            Controller::Xics { .. } | Controller::None => None,
         }
     }
 }
@@ -176,24 +237,34 @@ impl arch_api::ppc64::Vm for Vm {
     }
 
     fn create_vcpu(&self, server: u32) -> Result<Vcpu, HvError> {
-        let mut vcpu = Vcpu::create(&self.vm, server, self.vm.run_size)?;
+        let tracepoint = match self.spec.plane {
+            Plane::Vmm(CedeRoute::Event(id)) => Some(id),
+            Plane::Vmm(CedeRoute::Hcall) | Plane::Kernel => None,
+        };
+        let (run_size, signals, timebase_hz) = (self.vm.run_size, self.signals, self.timebase_hz);
+        let making = Making { run_size, signals, tracepoint, timebase_hz };
+        let mut vcpu = Vcpu::create(&self.vm, server, making)?;
         vcpu.enable(KVM_CAP_PPC_PAPR, [0; 2], "KVM_ENABLE_CAP(PPC_PAPR)")?;
         if let Some(pvr) = self.spec.compat {
             vcpu.set_one(KVM_REG_PPC_ARCH_COMPAT, u64::from(pvr), "KVM_SET_ONE_REG(ARCH_COMPAT)")?;
         }
         match &self.controller {
+            Controller::None => {}
             Controller::Xics { device, .. } => vcpu.connect_xics(device.number(), server)?,
             Controller::Xive(xive) => {
                 let args = [xive.device.number(), u64::from(server)];
                 vcpu.enable(KVM_CAP_PPC_IRQ_XIVE, args, "KVM_ENABLE_CAP(PPC_IRQ_XIVE)")?;
             }
         }
-        vcpu.set_signal_mask(self.kick)?;
+        vcpu.set_signal_mask()?;
+        // A KVM without them runs guests all the same.
+        self.figures.push(vcpu.stats().ok());
         Ok(vcpu)
     }
 
     fn create_sources(&self, numbers: &[u32]) -> Result<(), HvError> {
         match &self.controller {
+            Controller::None => Ok(()),
             Controller::Xics { device, sources } => {
                 reset_xics_sources(device, numbers)?;
                 // Called once.
@@ -217,6 +288,7 @@ impl arch_api::ppc64::Vm for Vm {
             mmu @ Mmu::Hash { .. } => allocate_hash_table(&self.vm, mmu)?,
         }
         match &self.controller {
+            Controller::None => Ok(()),
             Controller::Xics { device, sources } => {
                 reset_xics_sources(device, sources.get().map_or(&[], Vec::as_slice))
             }

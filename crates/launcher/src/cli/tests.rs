@@ -28,7 +28,8 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     let file = dir.path().join("vm.toml");
     let text = "name = 'f'\n[boot]\nkernel = '/f/k'\ninitrd = '/f/i'\ncmdline = 'f'\n[memory]\nsize = '2G'\n\
                 [cpu]\ncount = 8\nthreads = 4\nmodel = 'power9'\n[machine]\nmmu = 'radix'\n\
-                irqchip = 'xive'\nreboot = true\n[console]\nbackend = 'file=/f/c'\n";
+                irqchip = 'xive'\nreboot = true\n[cede]\nplane = 'kernel'\n\
+                [vcore]\nhalt_poll_ns = 1\nhalt_poll_ns_shrink = 3\nplacement = 'cores'\n[console]\nbackend = 'file=/f/c'\n";
     fs::write(&file, text).unwrap();
     let config = ["--config", file.to_str().unwrap()];
 
@@ -38,7 +39,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 
     // Each flag changes its own value and no other.
     type Change = fn(&mut VmConfig);
-    let cases: [(&[&str], Change); 12] = [
+    let cases: [(&[&str], Change); 16] = [
         (&["--name", "x"], |c| c.name = "x".into()),
         (&["--kernel", "k"], |c| c.boot.kernel = Some("k".into())),
         (&["--initrd", "i"], |c| c.boot.initrd = Some("i".into())),
@@ -49,6 +50,13 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         (&["--cpu", "power10"], |c| c.model = CpuModel::Power10),
         (&["--mmu", "hash"], |c| c.mmu = MmuChoice::Hash),
         (&["--irqchip", "xics"], |c| c.irqchip = IrqchipChoice::Xics),
+        (&["--run-dir", "/r"], |c| c.run_dir = Some("/r".into())),
+        (&["--plane", "vmm"], |c| c.plane = PlaneChoice::Vmm),
+        // A tunable that the flag does not say is the file's.
+        (&["--vcore", "halt_poll_ns=2 halt_poll_ns_grow=5"], |c| {
+            c.tunables = "halt_poll_ns=2 halt_poll_ns_grow=5 halt_poll_ns_shrink=3".parse().unwrap();
+        }),
+        (&["--placement", "0-3"], |c| c.placement = "0-3".parse().unwrap()),
         (&["--console", "pty"], |c| c.console = ConsoleChoice::Pty),
         (&["--no-reboot"], |c| c.reboot = false),
     ];
@@ -62,7 +70,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 
 #[test]
 fn a_usage_error_is_one_line_that_names_the_flag() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (
             &["run", "--memory", "100"],
             "invalid value '100' for '--memory <SIZE>': 100 is not a multiple of 64K; for MiB write 100M; \
@@ -89,6 +97,11 @@ fn a_usage_error_is_one_line_that_names_the_flag() {
         ),
         (&["fdt"], "the following required arguments were not provided: --output <FILE>; see cede --help"),
         (
+            &["run", "--vcore", "halt_poll_ns=-1"],
+            "invalid value 'halt_poll_ns=-1' for '--vcore <TUNABLES>': tunable halt_poll_ns cannot be negative, \
+             got -1: write 0 or more; see cede --help",
+        ),
+        (
             &["run", "--console", "tty"],
             "invalid value 'tty' for '--console <WHERE>': \"tty\" is no console; \
              it can be stdio, pty or file=PATH; see cede --help",
@@ -97,6 +110,32 @@ fn a_usage_error_is_one_line_that_names_the_flag() {
     for (arguments, message) in cases {
         assert_eq!(refuse(arguments), message);
     }
+}
+
+#[test]
+fn a_running_vm_is_named_and_told() {
+    let parse = |arguments: &[&str]| Cli::try_parse_from(["cede"].iter().chain(arguments)).unwrap().command;
+    match parse(&["set", "--run-dir", "/r", "vm", "halt_poll_ns=5", "halt_poll_ns_grow=0"]) {
+        Command::Set { vm, tunables } => {
+            assert_eq!((vm.vm.as_str(), vm.run_dir), ("vm", Some("/r".into())));
+            let tunables: Vec<String> = tunables.iter().map(ToString::to_string).collect();
+            assert_eq!(tunables, ["halt_poll_ns=5", "halt_poll_ns_grow=0"]);
+        }
+        other => panic!("parsed {other:?}"),
+    }
+    for (arguments, seconds) in [
+        (&["stat", "vm"][..], None),
+        (&["stat", "vm", "--watch"], Some(1)),
+        (&["stat", "vm", "--watch", "5"], Some(5)),
+        (&["stat", "--watch", "5", "vm"], Some(5)),
+    ] {
+        match parse(arguments) {
+            Command::Stat { watch, json: false, .. } => assert_eq!(watch, seconds, "{arguments:?}"),
+            other => panic!("parsed {other:?}"),
+        }
+    }
+    assert!(refuse(&["set", "vm", "halt_poll_ns=x"]).contains("tunable halt_poll_ns must be a number"));
+    assert!(refuse(&["stat", "vm", "--watch", "0"]).contains("0 is not in 1..=86400"));
 }
 
 /// The help of a command, or of the whole, with its lines joined: they are wrapped for the terminal.

@@ -1,8 +1,8 @@
 //! Every key of the configuration file, as data: the parser, its messages and the test of the documentation
 //! all read this table.
 
-use super::Settings;
 use super::values::word;
+use super::{Settings, VmConfig};
 use std::fmt;
 
 /// The TOML types that a key takes.
@@ -40,16 +40,58 @@ pub struct Key {
     pub kind: Kind,
     /// Checks the value, as text, and stores it; or says what is wrong with it.
     pub(super) set: fn(&mut Settings, &str) -> Result<(), String>,
+    /// Whether two configurations have the same value.
+    same: fn(&VmConfig, &VmConfig) -> bool,
 }
 
-/// A row of the table.
-const fn key(
-    table: &'static str,
-    name: &'static str,
-    kind: Kind,
-    set: fn(&mut Settings, &str) -> Result<(), String>,
-) -> Key {
-    Key { table, name, kind, set }
+impl Key {
+    /// Whether two configurations have the same value.
+    #[must_use]
+    pub fn is_same(&self, one: &VmConfig, other: &VmConfig) -> bool {
+        (self.same)(one, other)
+    }
+
+    /// Whether it can change while the VM runs.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.table == "vcore" && self.kind == Kind::Integer
+    }
+}
+
+impl fmt::Display for Key {
+    /// As messages name it: `[cpu] count`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.table {
+            "" => f.write_str(self.name),
+            table => write!(f, "[{table}] {}", self.name),
+        }
+    }
+}
+
+/// A row: table, key, type, the field of [`Settings`] and how its text is read, the field of [`VmConfig`].
+macro_rules! key {
+    ($table:literal, $name:literal, $kind:ident, $slot:ident = $parse:expr, $($field:ident).+) => {
+        Key {
+            table: $table,
+            name: $name,
+            kind: Kind::$kind,
+            set: |settings, text| store(&mut settings.$slot, $parse(text)),
+            same: |one, other| one.$($field).+ == other.$($field).+,
+        }
+    };
+}
+
+/// The row of a tunable of halt polling, whose key is its name.
+macro_rules! tunable {
+    ($name:ident) => {
+        Key {
+            table: "vcore",
+            name: stringify!($name),
+            kind: Kind::Integer,
+            set: |settings, text| settings.tunables.say(stringify!($name), text),
+            same: |one, other| one.tunables.values().$name == other.tunables.values().$name,
+        }
+    };
 }
 
 /// Stores a value that was parsed.
@@ -58,20 +100,32 @@ fn store<T, E>(slot: &mut Option<T>, value: Result<T, E>) -> Result<(), E> {
     Ok(())
 }
 
+/// A boolean, which has been told from other types already.
+fn boolean(text: &str) -> Result<bool, String> {
+    Ok(text == "true")
+}
+
 /// All keys, in the order in which messages list them.
 pub const KEYS: &[Key] = &[
-    key("", "name", Kind::Text, |s, v| store(&mut s.name, super::vm_name(v))),
-    key("boot", "kernel", Kind::Text, |s, v| store(&mut s.kernel, super::path(v))),
-    key("boot", "initrd", Kind::Text, |s, v| store(&mut s.initrd, super::path(v))),
-    key("boot", "cmdline", Kind::Text, |s, v| store(&mut s.cmdline, super::cmdline(v))),
-    key("cpu", "count", Kind::Integer, |s, v| store(&mut s.cpus, v.parse())),
-    key("cpu", "threads", Kind::Integer, |s, v| store(&mut s.threads, v.parse())),
-    key("cpu", "model", Kind::Text, |s, v| store(&mut s.model, word(v))),
-    key("memory", "size", Kind::Size, |s, v| store(&mut s.memory, v.parse())),
-    key("machine", "mmu", Kind::Text, |s, v| store(&mut s.mmu, word(v))),
-    key("machine", "irqchip", Kind::Text, |s, v| store(&mut s.irqchip, word(v))),
-    key("machine", "reboot", Kind::Boolean, |s, v| store(&mut s.reboot, Ok::<_, String>(v == "true"))),
-    key("console", "backend", Kind::Text, |s, v| store(&mut s.console, v.parse())),
+    key!("", "name", Text, name = super::vm_name, name),
+    key!("boot", "kernel", Text, kernel = super::path, boot.kernel),
+    key!("boot", "initrd", Text, initrd = super::path, boot.initrd),
+    key!("boot", "cmdline", Text, cmdline = super::cmdline, boot.cmdline),
+    key!("cpu", "count", Integer, cpus = str::parse, topology.vcpus),
+    key!("cpu", "threads", Integer, threads = str::parse, topology.threads),
+    key!("cpu", "model", Text, model = word, model),
+    key!("memory", "size", Size, memory = str::parse, memory),
+    key!("machine", "mmu", Text, mmu = word, mmu),
+    key!("machine", "irqchip", Text, irqchip = word, irqchip),
+    key!("machine", "reboot", Boolean, reboot = boolean, reboot),
+    key!("cede", "plane", Text, plane = word, plane),
+    key!("cede", "run_dir", Text, run_dir = super::path, run_dir),
+    tunable!(halt_poll_ns),
+    tunable!(halt_poll_ns_grow),
+    tunable!(halt_poll_ns_grow_start),
+    tunable!(halt_poll_ns_shrink),
+    key!("vcore", "placement", Text, placement = str::parse, placement),
+    key!("console", "backend", Text, console = str::parse, console),
 ];
 
 /// The names that `table` holds: its keys and, at the top level, the tables.

@@ -37,6 +37,17 @@ mmu = "hash"
 irqchip = "xics"
 reboot = false
 
+[cede]
+plane = "vmm"
+run_dir = "/run/vms"
+
+[vcore]
+halt_poll_ns = 50_000
+halt_poll_ns_grow = 0
+halt_poll_ns_grow_start = 0x1388
+halt_poll_ns_shrink = 4294967295
+placement = "8,0-3"
+
 [console]
 backend = "file=/var/log/vm.log"
 "#;
@@ -57,6 +68,13 @@ fn every_key_is_read() {
         mmu: MmuChoice::Hash,
         irqchip: IrqchipChoice::Xics,
         reboot: false,
+        plane: PlaneChoice::Vmm,
+        run_dir: Some("/run/vms".into()),
+        tunables: "halt_poll_ns=50000 halt_poll_ns_grow=0 halt_poll_ns_grow_start=5000 \
+                   halt_poll_ns_shrink=4294967295"
+            .parse()
+            .unwrap(),
+        placement: Placement::List(vec![8, 0, 1, 2, 3]),
         console: ConsoleChoice::File("/var/log/vm.log".into()),
     };
     assert_eq!(config, wanted);
@@ -77,6 +95,9 @@ fn an_empty_file_is_all_defaults() {
          cpu      1 vCPUs, 1 cores of 1 threads, model host\n\
          memory   1G\n\
          machine  mmu auto, irqchip auto, starts again at reboot\n\
+         cede     plane auto, run directory the usual\n\
+         vcore    halt_poll_ns=10000 halt_poll_ns_grow=2 halt_poll_ns_grow_start=10000 halt_poll_ns_shrink=2, \
+         placement none\n\
          console  stdio"
     );
     assert_eq!(
@@ -114,7 +135,7 @@ fn each_mistake_has_its_line() {
         (
             "kernel = 'x'",
             "vm.toml:1:1: unknown key \"kernel\" in the top level (did you mean kernel in [boot]?); \
-             keys: name, boot, cpu, memory, machine, console",
+             keys: name, boot, cpu, memory, machine, cede, vcore, console",
         ),
         (
             "[machine]\nname = 'x'",
@@ -124,14 +145,14 @@ fn each_mistake_has_its_line() {
         (
             "[memroy]\nsize = '1G'",
             "vm.toml:1:2: unknown key \"memroy\" in the top level (did you mean \"memory\"?); \
-             keys: name, boot, cpu, memory, machine, console",
+             keys: name, boot, cpu, memory, machine, cede, vcore, console",
         ),
         ("[[memory]]\nsize = '1G'", "vm.toml:1:1: memory is a table; write [memory] with keys: size"),
         ("memory = '1G'", "vm.toml:1:10: memory is a table; write [memory] with keys: size"),
         (
             "\"ä\\nb\" = 1",
             "vm.toml:1:1: unknown key \"ä\\nb\" in the top level; \
-             keys: name, boot, cpu, memory, machine, console",
+             keys: name, boot, cpu, memory, machine, cede, vcore, console",
         ),
         // The first mistake of the text is told, whatever the order of the names.
         ("[machine]\nmmu = 1\nirqchip = 1", "vm.toml:2:7: mmu has to be a string"),
@@ -170,6 +191,29 @@ fn each_mistake_has_its_line() {
             "vm.toml:2:11: backend: \"tty\" is no console; it can be stdio, pty or file=PATH",
         ),
         ("[console]\nbackend = 'file='", "vm.toml:2:11: backend: \"file=\" has no path; write file=PATH"),
+        ("[cede]\nplane = 'user'", "vm.toml:2:9: plane: \"user\" is none of auto, kernel, vmm"),
+        (
+            "[vcore]\nhalt_pol_ns = 1",
+            "vm.toml:2:1: unknown key \"halt_pol_ns\" in [vcore] (did you mean \"halt_poll_ns\"?); keys: \
+             halt_poll_ns, halt_poll_ns_grow, halt_poll_ns_grow_start, halt_poll_ns_shrink, placement",
+        ),
+        ("[vcore]\nhalt_poll_ns = '1'", "vm.toml:2:16: halt_poll_ns has to be a whole number"),
+        (
+            "[vcore]\nhalt_poll_ns_grow = 4294967296",
+            "vm.toml:2:21: halt_poll_ns_grow: tunable halt_poll_ns_grow is too large, got 4294967296: \
+             the most is 4294967295",
+        ),
+        (
+            "[vcore]\nplacement = 'core'",
+            "vm.toml:2:13: placement: \"core\" is no placement; it can be none, cores or a list of CPUs as in \
+             0-3,8,12",
+        ),
+        ("[vcore]\nplacement = '3-0'", "vm.toml:2:13: placement: 3-0 counts down; write 0-3"),
+        ("[vcore]\nplacement = '0-3,2'", "vm.toml:2:13: placement: CPU 2 is there twice"),
+        (
+            "[vcore]\nplacement = '1024'",
+            "vm.toml:2:13: placement: CPU 1024 is too high; the highest possible is 1023",
+        ),
         ("[boot]\nkernel = ''", "vm.toml:2:10: kernel: the path is empty"),
         ("[boot]\ninitrd = \"a\\u0000\"", "vm.toml:2:10: initrd: the path has a zero byte"),
         ("[boot]\ncmdline = \"a\\u0000\"", "vm.toml:2:11: cmdline: the command line has a zero byte"),
@@ -253,6 +297,38 @@ fn sizes() {
 }
 
 #[test]
+fn tunables_that_are_not_said_stay() {
+    let host = vcore::Tunables { halt_poll_ns: 7, halt_poll_ns_shrink: 0, ..vcore::Tunables::default() };
+    let changes: TunableChanges = " halt_poll_ns_grow=0x10\nhalt_poll_ns=1 halt_poll_ns=2".parse().unwrap();
+    assert_eq!(changes.to_string(), "halt_poll_ns=2 halt_poll_ns_grow=16");
+    assert_eq!(
+        changes.on(host),
+        vcore::Tunables { halt_poll_ns: 2, halt_poll_ns_grow: 16, halt_poll_ns_shrink: 0, ..host }
+    );
+    assert!("".parse::<TunableChanges>().unwrap().is_empty());
+    let first: TunableChanges = "halt_poll_ns=5".parse().unwrap();
+    assert_eq!(first.or(changes).to_string(), "halt_poll_ns=5 halt_poll_ns_grow=16");
+}
+
+#[test]
+fn placements() {
+    for (text, shown) in [
+        ("none", "none"),
+        ("cores", "cores"),
+        ("0", "0"),
+        ("0-3,8,12", "0-3,8,12"),
+        ("3,2,1", "3,2,1"),
+        ("0,1,2,64-64", "0-2,64"),
+        ("1023", "1023"),
+    ] {
+        assert_eq!(text.parse::<Placement>().unwrap().to_string(), shown);
+    }
+    for text in ["", ",", "0,", "+1", "0-", "-1", "0-1-2", "0 1", "0x1", "99999999999999999999"] {
+        assert!(text.parse::<Placement>().unwrap_err().contains("is no placement"), "{text:?}");
+    }
+}
+
+#[test]
 fn a_host_that_has_too_little_is_told_in_its_own_numbers() {
     let host = HostFacts { memory_bytes: 4 << 30, max_vcpus: 8, threads_possible: 0b101 };
     let check = |text| check_host(&read(text).unwrap(), &host).map_err(|error| error.to_string());
@@ -316,7 +392,7 @@ fn the_documentation_has_every_key_and_no_other() {
     }
     let keys: Vec<_> = KEYS.iter().map(|key| (key.table.to_owned(), key.name.to_owned())).collect();
     assert_eq!(documented, keys);
-    assert_eq!(names(""), ["name", "boot", "cpu", "memory", "machine", "console"]);
+    assert_eq!(names(""), ["name", "boot", "cpu", "memory", "machine", "cede", "vcore", "console"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! the thread until somebody takes it. (ppoll would run the signal's default action, which ends the process.)
 //! What must not happen is collected in [`Log::wrong`]; a panic on a vCPU's thread would only look like a hang.
 
-use arch_api::{Action, Arch, Exit, Fatal, HvError, RamRegion, Reply, Stop, Vcpu};
+use arch_api::{Action, Arch, Exit, Fatal, HvError, Raise, RamRegion, Reply, Scheduler, Stop, Vcpu};
 use devices::console::Console;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::VecDeque;
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::signal::clear_signal;
 
 pub type Program = Vec<Step>;
 pub type Counter = Arc<AtomicUsize>;
@@ -160,6 +161,7 @@ impl GuestVcpu {
     fn guest(&mut self) -> Result<Exit, HvError> {
         loop {
             if self.kicked(PollTimeout::ZERO) {
+                clear_signal(vmm::kick_signal()).expect("the kick is blocked");
                 return Ok(Exit::Interrupted);
             }
             let hcall = Exit::Hcall { nr: 0, args: [0; 9] };
@@ -227,7 +229,11 @@ impl Arch for Guest {
         vec![RamRegion { start: GuestAddress(0), size: RAM as u64 }]
     }
 
-    fn attach(&mut self, memory: GuestMemoryMmap) -> Result<(), HvError> {
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn attach(&mut self, memory: GuestMemoryMmap, _scheduler: Arc<dyn Scheduler>) -> Result<(), HvError> {
         self.memory = Some(memory);
         Ok(())
     }
@@ -246,6 +252,10 @@ impl Arch for Guest {
             exits: 0,
             kick: kick_fd(),
         })
+    }
+
+    fn raiser(&self, _index: usize) -> Option<Arc<dyn Raise>> {
+        None
     }
 
     fn reset(&self) -> Result<(usize, Program), Fatal> {

@@ -3,18 +3,19 @@
 //! docs/benchmarks.md says what is measured and why so.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use bench_agent::{Plan, Probe, Record, Subject};
+use anyhow::Result;
+use bench_agent::boot::{Plan, Probe, Subject};
 use clap::Args;
+use serde_json::json;
 
-use super::report::{self, Conditions};
-use super::{probe, qemu};
-use crate::lab::{Event, Host, Run, Session, Stream, fetch};
-use crate::{cross, paths};
+use super::report::{Ratio, Report};
+use super::{agent, probe, qemu, words};
+use crate::cross;
+use crate::lab::{Host, Run, fetch};
 
 /// A round takes some 30 s where the lab is slow.
 const ROUND_LIMIT: Duration = Duration::from_secs(120);
@@ -48,9 +49,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let image = fetch::image()?;
     let qemu = qemu::get()?;
     cross::build_cede()?;
-    let agent = cross::build("bench-agent")?;
-    let dir = paths::root().join("target/bench");
-    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let binary = cross::build("bench-agent")?;
+    let dir = super::directory()?;
     let page = dir.join("probe.bin");
     fs::write(&page, probe::page())?;
 
@@ -61,34 +61,33 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         .memory(&format!("{}M", options.memory + HOST_MIB))
         .qemu_option("-mem-prealloc")
         .time_limit(ROUND_LIMIT * (options.runs + 1))
-        .file(&agent, "bench-agent")
+        .file(&binary, "bench-agent")
         .file(&page, "probe.bin")
-        .file(&image.qemu_data().join("vof.bin"), &in_qemu("share/vof.bin"))
-        .command(["sh", "-c", SCRIPT, "sh", &serde_json::to_string(&plan)?]);
+        .command(agent::command("boot", &plan)?);
     if let Some(other) = &options.against {
         run = run.file(other, "cede-against");
     }
     for (source, name) in &qemu.files {
-        run = run.file(source, &in_qemu(name));
+        run = run.file(source, name);
     }
-    let records = collect(run.start()?, options.runs)?;
-    let conditions = Conditions {
-        qemu: qemu.version,
-        kernel: kernel_version(&image.vmlinux())?,
-        runs: options.runs,
-        memory_mib: options.memory,
-        cpus: options.cpus,
+    let records = agent::records(run.start()?, options.runs)?;
+    let Options { runs, memory, cpus, .. } = options;
+    let (kernel, version) = (agent::kernel_version(&image.vmlinux())?, qemu.version);
+    let report = Report {
+        heading: vec![
+            format!(
+                "powernv9 lab host and guest: Linux {kernel}; guest: {memory} MiB, {cpus} vCPUs; QEMU {version}"
+            ),
+            format!("{runs} rounds after a warm-up, cede and QEMU in turn: median (min to max)"),
+        ],
+        conditions: json!({
+            "qemu": version, "kernel": kernel, "runs": runs, "memory_mib": memory, "cpus": cpus,
+        }),
+        subjects: plan.subjects.iter().map(|subject| subject.name.as_str()).collect(),
+        ratio: Ratio::FirstToOther,
     };
-    report::write(&conditions, &records, &dir.join("boot.json"))?;
+    report.write(&records, &dir.join("boot.json"))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The program loader's path is written into QEMU's binary.
-const SCRIPT: &str =
-    "mkdir -p /lib64 && ln -s /lab/qemu/lib/ld64.so.2 /lib64/ && exec /lab/bench-agent \"$1\"";
-
-fn in_qemu(name: &str) -> String {
-    format!("{}/{name}", qemu::DIRECTORY)
 }
 
 fn plan(options: &Options, offset: u64) -> Plan {
@@ -99,9 +98,9 @@ fn plan(options: &Options, offset: u64) -> Plan {
         offset,
         into: "/run/probe".to_owned(),
     };
-    let mut subjects = vec![cede(report::OURS, "cede", options, &probe), qemu_pseries(options, &probe)];
+    let mut subjects = vec![cede("cede", "cede", options, &probe), qemu_pseries(options, &probe)];
     if options.against.is_some() {
-        subjects.push(cede(report::AGAINST, "/lab/cede-against", options, &probe));
+        subjects.push(cede("other cede", "/lab/cede-against", options, &probe));
     }
     Plan {
         rounds: options.runs,
@@ -141,82 +140,19 @@ fn cede(name: &str, program: &str, options: &Options, probe: &Probe) -> Subject 
     }
 }
 
-/// The capabilities are those that an emulated processor cannot have; the rest makes it as small as QEMU
-/// comes.
 fn qemu_pseries(options: &Options, probe: &Probe) -> Subject {
-    let command = |firmware: &[&str]| {
-        let mut command = words(&[
-            "/lab/qemu/qemu-system-ppc64",
-            "-L",
-            "/lab/qemu/share",
-            "-M",
-            "pseries,accel=kvm,x-vof=on,cap-ccf-assist=off,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken",
-            "-cpu",
-            "host",
-            "-m",
-            &format!("{}M", options.memory),
-            "-smp",
-            &options.cpus.to_string(),
-            "-nodefaults",
-            "-vga",
-            "none",
-            "-nographic",
-            "-no-reboot",
-            "-serial",
-            "stdio",
-            "-kernel",
-            &probe.kernel,
-            "-initrd",
-            "/lab/initrd",
-            "-append",
-            CMDLINE,
-        ]);
-        command.extend(words(firmware));
-        command
+    let guest = qemu::Guest {
+        memory_mib: options.memory,
+        cpus: options.cpus,
+        kernel: &probe.kernel,
+        cmdline: CMDLINE,
     };
+    let mut with_probe = qemu::command(&guest);
+    with_probe.extend(words(&["-bios", &probe.page]));
     Subject {
-        name: report::REFERENCE.to_owned(),
-        probe: command(&["-bios", &probe.page]),
-        guest: command(&[]),
-        environment: vec![("LD_LIBRARY_PATH".to_owned(), "/lab/qemu/lib".to_owned())],
+        name: "qemu".to_owned(),
+        probe: with_probe,
+        guest: qemu::command(&guest),
+        environment: qemu::environment(),
     }
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-/// Reads the agent's records as they come.
-fn collect(mut session: Session, runs: u32) -> Result<Vec<Record>> {
-    let mut records: Vec<Record> = Vec::new();
-    let mut text = Vec::new();
-    loop {
-        match session.event()? {
-            Event::Output(Stream::Out, bytes) => {
-                text.extend_from_slice(&bytes);
-                while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = text.drain(..=end).collect();
-                    let record: Record =
-                        serde_json::from_slice(&line).context("the agent said something else")?;
-                    if records.last().is_none_or(|last| last.round != record.round) {
-                        eprintln!("bench: round {} of {runs}: {}", record.round, record.figure.title());
-                    }
-                    records.push(record);
-                }
-            }
-            Event::Output(Stream::Err, bytes) => eprint!("{}", String::from_utf8_lossy(&bytes)),
-            Event::Output(Stream::Console, _) => {}
-            Event::Exit(code) => {
-                ensure!(code == 0, "the agent failed in the lab host");
-                return Ok(records);
-            }
-        }
-    }
-}
-
-/// As Debian names it in the file's name.
-fn kernel_version(vmlinux: &Path) -> Result<String> {
-    let path = fs::canonicalize(vmlinux)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(name.strip_prefix("vmlinux-").unwrap_or(&name).to_owned())
 }

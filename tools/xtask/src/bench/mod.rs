@@ -1,10 +1,15 @@
 //! `cargo xtask bench`. A bench reports; a slow result is no failure.
 
+mod agent;
 mod boot;
+mod foreign;
+mod idle;
 mod probe;
 mod qemu;
 mod report;
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -20,6 +25,11 @@ pub enum Bench {
     /// Both run under the same KVM in one boot of the host, in turn. The emulated host's absolute times mean
     /// nothing; the ratios do. The report is target/bench/boot.json too.
     Boot(boot::Options),
+    /// What a guest costs that has little or nothing to do, and how soon it wakes, on an emulated POWER host
+    ///
+    /// The same guest under each plane of cede and under QEMU, in one boot of the host, in turn. The report is
+    /// target/bench/idle.json too.
+    Idle(idle::Options),
     /// The scheduler of virtual cores, on this machine
     Vcore {
         /// What `cargo bench` takes behind `--`
@@ -32,8 +42,20 @@ pub enum Bench {
 pub fn main(bench: Bench) -> Result<ExitCode> {
     match bench {
         Bench::Boot(options) => boot::run(&options),
+        Bench::Idle(options) => idle::run(&options),
         Bench::Vcore { arguments } => vcore(&arguments),
     }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Where reports go.
+fn directory() -> Result<PathBuf> {
+    let dir = paths::root().join("target/bench");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir)
 }
 
 fn vcore(arguments: &[String]) -> Result<ExitCode> {

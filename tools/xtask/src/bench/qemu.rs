@@ -1,79 +1,83 @@
-//! QEMU for a ppc64el machine, as the lab host needs it: the program, the libraries that it loads and its
-//! firmware.
+//! QEMU in the lab host, as the benches run it beside cede: the program, its libraries and firmware, and the
+//! machine that is as small as QEMU comes.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
-use elf::ElfBytes;
-use elf::abi::DT_NEEDED;
-use elf::endian::AnyEndian;
+use anyhow::Result;
 
+use super::foreign;
 use crate::lab::fetch;
 
 /// Where its files are below the host's /lab.
-pub const DIRECTORY: &str = "qemu";
-/// The program loader: the one path that the program cannot be told.
-pub const LOADER: &str = "ld64.so.2";
+const DIRECTORY: &str = "qemu";
 
-const PROGRAM: &str = "usr/bin/qemu-system-ppc64";
-const LIBRARIES: [&str; 4] = ["lib/powerpc64le-linux-gnu", "usr/lib/powerpc64le-linux-gnu", "lib", "usr/lib"];
+/// What makes it run: the loader's path is written into its binary.
+pub const PREPARE: &str = "mkdir -p /lib64 && ln -s /lab/qemu/lib/ld64.so.2 /lib64/";
 
 /// QEMU and its version.
 pub struct Qemu {
     /// Debian's version of the package.
     pub version: String,
-    /// The files and their names below [`DIRECTORY`].
+    /// The files and their names below the host's /lab.
     pub files: Vec<(PathBuf, String)>,
 }
 
 /// Fetches QEMU's packages if they are missing, and picks what it needs to run.
 pub fn get() -> Result<Qemu> {
-    let tree = fetch::foreign_tree("qemu-ppc64el", &["qemu-system-ppc"])?;
-    let stamp = fs::read_to_string(tree.join("stamp"))?;
-    let version = stamp.lines().find_map(|line| line.strip_prefix("qemu-system-ppc "));
-    let version = version.and_then(|rest| rest.split(' ').next()).context("the packages have no QEMU")?;
-    let mut files = vec![(tree.join(PROGRAM), "qemu-system-ppc64".to_owned())];
-    for (name, path) in libraries(&tree)? {
-        files.push((path, format!("lib/{name}")));
+    let program = foreign::program("qemu-ppc64el", "qemu-system-ppc", "usr/bin/qemu-system-ppc64")?;
+    let mut files = vec![
+        (program.path, format!("{DIRECTORY}/qemu-system-ppc64")),
+        (fetch::image()?.qemu_data().join("vof.bin"), format!("{DIRECTORY}/share/vof.bin")),
+    ];
+    for (name, path) in program.libraries {
+        files.push((path, format!("{DIRECTORY}/lib/{name}")));
     }
-    Ok(Qemu { version: version.to_owned(), files })
+    Ok(Qemu { version: program.version, files })
 }
 
-/// The shared objects that the program needs, and those that they need, by the names that they are looked up
-/// by.
-fn libraries(tree: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let mut found = BTreeMap::new();
-    let mut queue = VecDeque::from([tree.join(PROGRAM)]);
-    while let Some(file) = queue.pop_front() {
-        for name in needed(&file)? {
-            if found.contains_key(&name) {
-                continue;
-            }
-            let path = LIBRARIES.iter().map(|dir| tree.join(dir).join(&name)).find(|path| path.exists());
-            let path = path.with_context(|| format!("the packages bring no {name}"))?;
-            queue.push_back(path.clone());
-            found.insert(name, path);
-        }
-    }
-    ensure!(found.contains_key(LOADER), "nothing needs {LOADER}, so this is not glibc's ppc64el");
-    Ok(found)
+/// Set in QEMU's environment.
+pub fn environment() -> Vec<(String, String)> {
+    vec![("LD_LIBRARY_PATH".to_owned(), "/lab/qemu/lib".to_owned())]
 }
 
-/// DT_NEEDED of an ELF file.
-fn needed(file: &Path) -> Result<Vec<String>> {
-    let read = || -> Result<Vec<String>> {
-        let bytes = fs::read(file)?;
-        let elf = ElfBytes::<AnyEndian>::minimal_parse(&bytes)?;
-        let tables = elf.find_common_data()?;
-        let (dynamic, names) = (tables.dynamic.context("no dynamic section")?, tables.dynsyms_strs);
-        let names = names.context("no string table")?;
-        dynamic
-            .iter()
-            .filter(|entry| entry.d_tag == DT_NEEDED)
-            .map(|entry| Ok(names.get(entry.d_val() as usize)?.to_owned()))
-            .collect()
-    };
-    read().with_context(|| format!("cannot tell what {} needs", file.display()))
+/// What a guest of QEMU's consists of.
+pub struct Guest<'a> {
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// vCPUs.
+    pub cpus: u32,
+    /// The kernel's path in the host.
+    pub kernel: &'a str,
+    /// The kernel's command line.
+    pub cmdline: &'a str,
+}
+
+/// QEMU's command line for a pseries guest. The capabilities are those that an emulated processor cannot have.
+pub fn command(guest: &Guest) -> Vec<String> {
+    super::words(&[
+        "/lab/qemu/qemu-system-ppc64",
+        "-L",
+        "/lab/qemu/share",
+        "-M",
+        "pseries,accel=kvm,x-vof=on,cap-ccf-assist=off,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken",
+        "-cpu",
+        "host",
+        "-m",
+        &format!("{}M", guest.memory_mib),
+        "-smp",
+        &guest.cpus.to_string(),
+        "-nodefaults",
+        "-vga",
+        "none",
+        "-nographic",
+        "-no-reboot",
+        "-serial",
+        "stdio",
+        "-kernel",
+        guest.kernel,
+        "-initrd",
+        "/lab/initrd",
+        "-append",
+        guest.cmdline,
+    ])
 }

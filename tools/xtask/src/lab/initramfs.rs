@@ -43,7 +43,8 @@ pub fn guest() -> Result<Guest> {
     Ok(Guest { kernel: image.vmlinux(), initrd })
 }
 
-fn guest_archive(image: &Image) -> Result<Vec<u8>> {
+/// The guest's initrd. Another archive may follow it, and the kernel unpacks both.
+pub fn guest_archive(image: &Image) -> Result<Vec<u8>> {
     let mut archive = Archive::new(Vec::new());
     skeleton(&mut archive, image, "guest-init")?;
     Ok(archive.finish()?)

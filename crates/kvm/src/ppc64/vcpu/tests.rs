@@ -21,7 +21,10 @@ impl Rig {
     fn new() -> Self {
         let (fd, page) = stand_in(0x1_0000);
         let run = Mapping::new(&fd, 0x1_0000, 0, "mmap(kvm_run)").unwrap();
-        Self { vcpu: Vcpu { fd, run, xics: false }, page }
+        let signals = Signals { kick: libc::SIGUSR1 };
+        let (cede, timebase_hz) = (None, 512_000_000);
+        let vcpu = Vcpu { fd: Arc::new(fd), run, xics: false, signals, cede, timebase_hz };
+        Self { vcpu, page }
     }
 
     /// What an exit for this reason, with these words behind it, is taken for.

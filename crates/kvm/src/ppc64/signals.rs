@@ -1,0 +1,61 @@
+//! The two signals that bring a vCPU's thread out of KVM_RUN.
+//!
+//! Both are blocked everywhere, no handler exists, and KVM_SET_SIGNAL_MASK lets them through while the vCPU runs; so
+//! a signal that comes between two runs is not lost, it ends the next one. Both are standard signals: however often
+//! one is sent before it is taken, it is pending once, and it needs no memory of the kernel's that could run out.
+
+use arch_api::HvError;
+use std::io;
+
+/// Their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signals {
+    /// Another thread wants this one in the host.
+    pub kick: libc::c_int,
+}
+
+/// The kernel's own signal for a descriptor with O_ASYNC. perf sends it for a cede.
+pub(super) const CEDE: libc::c_int = libc::SIGIO;
+
+/// What ended a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// A kick.
+    Kick,
+    /// The cede event.
+    Cede,
+    /// Neither: whoever sent it has taken it back.
+    Nothing,
+}
+
+impl Signals {
+    /// `struct kvm_signal_mask`'s set: everything is blocked but these.
+    pub(super) fn mask(self) -> u64 {
+        let bit = |signal: libc::c_int| 1u64 << (signal - 1);
+        !(bit(self.kick) | bit(CEDE))
+    }
+
+    /// Takes one pending signal, if there is one. When both are pending the other ends the next run at once.
+    pub(super) fn take(self) -> Result<Came, HvError> {
+        // SAFETY: an all-zero sigset_t is valid memory for sigemptyset, which makes it a set; the numbers are valid
+        // signals. The pointers are to locals that outlive the call, and a null siginfo asks for none.
+        let taken = unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, self.kick);
+            libc::sigaddset(&mut set, CEDE);
+            let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            libc::sigtimedwait(&set, std::ptr::null_mut(), &at_once)
+        };
+        match taken {
+            signal if signal == self.kick => Ok(Came::Kick),
+            CEDE => Ok(Came::Cede),
+            _ => match io::Error::last_os_error() {
+                error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {
+                    Ok(Came::Nothing)
+                }
+                source => Err(HvError { call: "sigtimedwait", source }),
+            },
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What a process did for a while: system calls by name, and trace events.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Counts of all threads of a process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    /// For how long, in seconds.
+    pub seconds: f64,
+    /// Calls by their name.
+    pub syscalls: BTreeMap<String, u64>,
+    /// Trace events, as `system:event`; those that did not happen are left out.
+    pub events: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    /// All system calls together.
+    pub fn all_syscalls(&self) -> u64 {
+        self.syscalls.values().sum()
+    }
+
+    /// How often an event happened.
+    pub fn event(&self, name: &str) -> u64 {
+        self.events.get(name).copied().unwrap_or_default()
+    }
+}
