@@ -20,6 +20,7 @@ struct cpu {
 
 	/* Interrupts taken, by kind, and external ones that had no source. */
 	uint64_t decrementers, ipis, doorbells, spurious;
+	uint64_t due;			/* when the decrementer runs out */
 	bool tries;			/* an instruction that it may not have; how often it had it not */
 	uint64_t refused;
 	uint64_t naps;			/* counted up before each H_CEDE */

@@ -5,6 +5,9 @@ enum { PROGRAM = 0x700, EXTERNAL = 0x500, DECREMENTER = 0x900, DOORBELL = 0xa00 
 enum { IPI_SOURCE = 2, CPPR_ALL = 0xff, MFRR_NONE = 0xff };
 enum { MSR_EE = 0x8000 };
 
+/* Emulated decrementers round to nanoseconds; a tick is about two. */
+enum { ROUNDING = 64 };
+
 /* An external interrupt without a source is allowed, a line that stays up without one is not. */
 enum { MAX_SPURIOUS = 1000 };
 
@@ -45,6 +48,8 @@ uint64_t take_interrupt(uint64_t vector, uint64_t srr0, uint64_t srr1)
 {
 	switch (vector) {
 	case DECREMENTER:
+		if (timebase() + ROUNDING < this->due)
+			fail("a decrementer interrupt came too early; ticks", this->due - timebase());
 		set_decrementer(DECREMENTER_FAR);
 		set(this->decrementers, this->decrementers + 1);
 		break;
@@ -82,13 +87,17 @@ void interrupts_end(void)
 
 void set_decrementer(uint32_t ticks)
 {
+	this->due = timebase() + ticks;
 	__asm__ volatile("mtdec %0" : : "r"((uint64_t)ticks));
 }
 
 void send_ipi(const struct cpu *cpu)
 {
-	const int64_t result = hcall4(H_IPI, cpu->server, IPI_PRIORITY, 0, 0);
+	int64_t result;
 
+	/* What it tells of is to be seen by whoever takes it. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	result = hcall4(H_IPI, cpu->server, IPI_PRIORITY, 0, 0);
 	if (result != H_SUCCESS)
 		fail("H_IPI returned", result);
 }
@@ -96,6 +105,7 @@ void send_ipi(const struct cpu *cpu)
 void clear_own_ipi(void)
 {
 	hcall4(H_IPI, this->server, MFRR_NONE, 0, 0);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 void cede(void)
