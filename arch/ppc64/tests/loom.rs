@@ -418,5 +418,6 @@ fn delivery_against_settle(senders: &'static [u32]) {
 #[test]
 fn whoever_is_pending_has_a_high_pin() {
     loom::model(|| delivery_against_settle(&[EDGE]));
+    // One preemption less: with three it takes a minute.
     bounded(BOUND - 1, || delivery_against_settle(&[EDGE, OTHER]));
 }

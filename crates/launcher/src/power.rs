@@ -5,6 +5,7 @@ use crate::config::{ConfigError, ConsoleChoice, CpuModel, IrqchipChoice, MmuChoi
 use crate::control::kernel::HostTunables;
 use crate::control::{Load, RunDir, RunDirError, RunningVm, Server, Side, Steering};
 use crate::exit_code::Outcome;
+use crate::placement::{PlacementError, cpu_sets};
 use arch_api::HvError;
 use arch_api::ppc64::{Generation, Host, Irqchip, Plane};
 use devices::console::{Console, ConsoleError};
@@ -34,6 +35,9 @@ pub enum PowerError {
     /// Not with these files.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The vCPUs cannot be where they are to be.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
     /// The name is taken, or there is no place for the control socket.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
@@ -63,6 +67,7 @@ impl PowerError {
             Self::Plan(_) => Outcome::Host,
             Self::Config(_)
             | Self::RunDir(_)
+            | Self::Placement(_)
             | Self::Boot(_)
             | Self::Console(_)
             | Self::Run(RunError::Memory(_)) => Outcome::Usage,
@@ -139,6 +144,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
             threads_possible: host.smt_possible,
         },
     )?;
+    let placement = cpu_sets(&config.placement, config.topology)?;
     let plan = Plan::choose(wish(config), &host)?;
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
@@ -153,7 +159,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     let options = Options {
         reboot: config.reboot,
         tunables: Arc::clone(&tunables),
-        placement: Vec::new(),
+        placement,
         on_hangup: load.is_some().then(|| {
             Box::new(move || {
                 if let Some(steering) = hangup.get() {

@@ -134,4 +134,25 @@ const HOSTS: &[Row] = &[
         exit: HOST,
         says: &["no Book3S HV", "modprobe kvm_hv"],
     },
+    Row {
+        title: "refuses_vmm_plane_without_tracefs",
+        prepare: "umount /sys/kernel/tracing; mount --bind /tmp /sys/kernel/debug",
+        command: "cede run --plane vmm --kernel /lab/vmlinux",
+        restore: "umount /sys/kernel/debug; mount -t tracefs nodev /sys/kernel/tracing",
+        exit: HOST,
+        says: &[
+            "vmm plane is not possible",
+            "tracefs is not mounted",
+            "mount -t tracefs nodev /sys/kernel/tracing",
+        ],
+    },
+    Row {
+        title: "refuses_vmm_plane_without_perfmon",
+        prepare: "mkdir -m 777 /tmp/nobody; echo 'nobody:x:65534:65534::/:/bin/sh' >/etc/passwd; chmod 666 /dev/kvm; chmod -R a+rX /sys/kernel/tracing/events/kvm_hv; \
+                  chmod 755 /sys/kernel/tracing /sys/kernel/tracing/events",
+        command: "su nobody -c 'cede run --run-dir /tmp/nobody --plane vmm --kernel /lab/vmlinux'",
+        restore: "rm /etc/passwd; rm -rf /tmp/nobody; chmod 700 /sys/kernel/tracing",
+        exit: HOST,
+        says: &["vmm plane is not possible", "CAP_PERFMON", "perf_event_paranoid"],
+    },
 ];

@@ -105,7 +105,7 @@ impl Guest {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn a_hostile_guest_neither_loses_nor_invents_events(steps in proptest::collection::vec(step(), 1..200)) {
