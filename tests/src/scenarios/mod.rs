@@ -3,6 +3,7 @@
 mod boot;
 mod console;
 mod control;
+mod idle;
 mod lifecycle;
 mod native;
 mod oracle;
@@ -112,6 +113,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(boot::table());
     all.extend(console::table());
     all.extend(control::table());
+    all.extend(idle::table());
     all.extend(lifecycle::table());
     all.extend(oracle::table());
     all.extend(payloads::table());
