@@ -8,7 +8,7 @@ use super::{Body, DEBIAN, Guest, Scenario};
 use crate::host::LabHost;
 
 const DEBIAN_RAN: &str = "lab-exit 0\n";
-const RUN_CPUS: &str = "console=hvc0 quiet lab.run=sh /tests/cpus.sh; sh /tests/hotplug.sh";
+pub(super) const RUN_CPUS: &str = "console=hvc0 quiet lab.run=sh /tests/cpus.sh; sh /tests/hotplug.sh";
 
 /// What a guest with two CPUs shows when it has run `cpus.sh` and `hotplug.sh`.
 macro_rules! two_cpus {
@@ -22,10 +22,11 @@ macro_rules! two_cpus {
             "hotplug: round 1, 1 came back\n",
             "hotplug: round 2, 1 came back\n",
             "hotplug: done, online 0-1\n",
-            DEBIAN_RAN,
+            "lab-exit 0\n",
         ]
     };
 }
+pub(super) use two_cpus;
 
 pub(super) fn table() -> Vec<Scenario> {
     use Host::{Powernv8, Powernv9, Powernv10, PseriesNested};
@@ -108,7 +109,7 @@ const NESTED: Guest = Guest {
 };
 
 /// Two cores of two threads.
-const FOUR_THREADS: &[&str] = &[
+pub(super) const FOUR_THREADS: &[&str] = &[
     "cpus: online 0-3\n",
     "cpus: in cpuinfo 4\n",
     "cpus: 0 ran a process\n",
@@ -126,7 +127,7 @@ const FOUR_THREADS: &[&str] = &[
     DEBIAN_RAN,
 ];
 
-fn cpus(
+pub(super) fn cpus(
     host: Host,
     title: &'static str,
     flags: &'static str,

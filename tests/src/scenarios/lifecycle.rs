@@ -43,7 +43,7 @@ pub(super) fn table() -> Vec<Scenario> {
 
 /// The second boot is whole, as the first was: the tree, the CPUs, the console and its input start again, and so
 /// does the power button. Without a program to answer it, the kernel itself powers off.
-fn reboot(host: &mut LabHost, flags: &str) -> Result<()> {
+pub(super) fn reboot(host: &mut LabHost, flags: &str) -> Result<()> {
     host.start(&format!(
         "--kernel /lab/vmlinux --initrd /tmp/initrd --cpus 2 {flags} \
          --cmdline 'console=hvc0 quiet lab.run=sh /tests/cpus.sh; echo press enter; read line; reboot -f'"

@@ -8,6 +8,7 @@ mod oracle;
 mod payloads;
 mod refusals;
 mod terminal;
+mod vmm_plane;
 
 use std::time::Duration;
 
@@ -114,5 +115,6 @@ pub fn all() -> Vec<Scenario> {
     all.extend(payloads::table());
     all.extend(refusals::table());
     all.extend(terminal::table());
+    all.extend(vmm_plane::table());
     all
 }

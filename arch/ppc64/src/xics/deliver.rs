@@ -15,15 +15,16 @@
 //! - whoever makes it so, or moves it, calls [`Xics::deliver`] afterwards;
 //! - that call ends when the event is in XISR, when another thread took it or made it undeliverable (and answers for it
 //!   now), or when its server turned it away while NR was set, in one compare-and-swap with the look at the limit;
-//! - from then on it is the server's: whoever makes its limit grow clears NR in the same compare-and-swap, and then
-//!   delivers every source in the bitmap. The bit was set before NR, so it is there.
+//! - from then on it is the server's: its vCPU, when it makes the limit grow, clears NR in the same compare-and-swap, and
+//!   then delivers every source in the bitmap. The bit was set before NR, so it is there.
 //!
 //! A source that was moved to another server meanwhile was moved by a thread that saw it pending, and delivers it there.
 //!
-//! **Work is bounded.** One call tries each source of the bitmap at most once, besides the source it is about. A source
-//! that takes another's place sends that one on its way again, and each displaced source is less favoured than the one
-//! before it, so there are at most 255 of these in a row, and no more than the guest uses priorities. A step is repeated only where another thread's
-//! operation on the same word came between, so a guest makes a call longer only by as many exits of its other vCPUs.
+//! **Work is bounded.** A call tries the source that it is about, each source of the bitmap once, and each source that lost
+//! its place on the way. To take a place makes a server's PPRI more favoured, so a call does it at most 255 times per server
+//! however the guest changed priorities before; with priorities left alone, as often as there are different ones. A step is
+//! repeated only where another thread's operation on the same word came between, so a guest makes a call longer only by as
+//! many exits of its other vCPUs.
 
 use super::Xics;
 use super::icp::Change;

@@ -12,16 +12,16 @@
 //!              `- need resend: a source was turned away since the limit last grew
 //! ```
 //!
-//! Lower numbers are more favoured. The server takes a source whose priority is below its *limit*, the least of CPPR,
-//! MFRR and PPRI.
+//! Lower numbers are more favoured. The server takes a source whose priority is below its *limit*, the lower of CPPR and PPRI.
 //!
 //! What always holds (`Registers::check`, in tests):
 //! 1. Where XISR is 0, PPRI is 0xff; otherwise PPRI < CPPR. So the vCPU's external line has to be high exactly while XISR
 //!    is not 0.
-//! 2. An IPI that may be presented is: MFRR < CPPR implies PPRI <= MFRR.
-//! 3. A source is never presented where an IPI could be: XISR a source implies PPRI < MFRR.
+//! 2. An IPI that may be presented is: MFRR < CPPR implies PPRI <= MFRR. So MFRR is never below the limit, and a source that is
+//!    taken is more favoured than any IPI that is asked for.
 //!
-//! The limit grows only when CPPR or MFRR does. Whoever makes it grow clears NR, and if NR was set goes through the bitmap.
+//! Only CPPR makes the limit grow: to accept takes PPRI away and lowers CPPR to it, and all other changes present something or
+//! lower CPPR. So only a server's own vCPU makes it grow; it clears NR then, and if NR was set goes through the bitmap.
 
 use super::sync::{AtomicU64, Ordering, update};
 
@@ -82,7 +82,7 @@ impl Registers {
     }
 
     fn limit(self) -> u8 {
-        self.cppr().min(self.mfrr()).min(self.ppri())
+        self.cppr().min(self.ppri())
     }
 
     /// Whether a source of this priority would be taken.
@@ -114,20 +114,17 @@ impl Registers {
         if mfrr < self.cppr() && mfrr <= self.ppri() { self.holding(IPI, mfrr) } else { self }
     }
 
-    /// Set_CPPR: what is no longer more favoured than the processor goes back where it came from.
+    /// Set_CPPR: what is no longer more favoured than the processor goes back where it came from. If the limit grows, whoever
+    /// makes this change looks after those that were turned away.
     fn with_cppr(self, cppr: u8) -> Self {
         let kept = if cppr <= self.ppri() { self.holding(0, LEAST_FAVOURED) } else { self };
-        kept.with_byte(CPPR_SHIFT, cppr).with_ipi_checked().grown_from(self)
+        let new = kept.with_byte(CPPR_SHIFT, cppr).with_ipi_checked();
+        if new.limit() > self.limit() { Self(new.0 & !NEED_RESEND) } else { new }
     }
 
     /// Set_MFRR. An IPI that is presented already stays so, whatever the new request is.
     fn with_mfrr(self, mfrr: u8) -> Self {
-        self.with_byte(MFRR_SHIFT, mfrr).with_ipi_checked().grown_from(self)
-    }
-
-    /// Drops NR if the limit is above what it was: whoever made this change looks after those that were turned away.
-    fn grown_from(self, before: Self) -> Self {
-        if self.limit() > before.limit() { Self(self.0 & !NEED_RESEND) } else { self }
+        self.with_byte(MFRR_SHIFT, mfrr).with_ipi_checked()
     }
 
     /// As a processor starts; but who was turned away is still to be sent.
@@ -141,7 +138,8 @@ impl Registers {
         let (xisr, cppr, mfrr, ppri) = (self.xisr(), self.cppr(), self.mfrr(), self.ppri());
         assert!(if xisr == 0 { ppri == LEAST_FAVOURED } else { ppri < cppr }, "{self:x?}");
         assert!(mfrr >= cppr || ppri <= mfrr, "{self:x?}");
-        assert!(xisr == 0 || xisr == IPI || ppri < mfrr, "{self:x?}");
+        assert!(xisr <= IPI || ppri < mfrr, "{self:x?}");
+        assert!(mfrr >= self.limit(), "{self:x?}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! The controller, alone.
 
+mod hostile;
 mod model;
 mod orders;
 mod stress;

@@ -340,7 +340,7 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     /// Any operations in any order: what is seen is the model's, and in the end each event was accepted after it came, and
     /// none without need.

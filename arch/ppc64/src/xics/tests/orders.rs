@@ -179,7 +179,7 @@ fn an_ipi_waits_for_cppr() {
     assert_eq!(xics.xirr(0), xirr(0xff, IPI));
 }
 
-/// MFRR alone kept it out, and goes.
+/// An IPI of its own priority kept it out, and is taken back while the processor is closed.
 #[test]
 fn a_source_comes_when_the_request_is_taken_back() {
     let (xics, told) = (xics(), Told::default());

@@ -68,16 +68,16 @@ impl Guest {
             match xirr & 0xff_ffff {
                 0 => continue,
                 IPI => {
-                    self.xics.ipi(server, 0xff, &notify).unwrap();
+                    self.xics.ipi(server, 0xff, notify).unwrap();
                     Self::handle(&self.ipis[server]);
                 }
                 irq => Self::handle(&self.sources[SOURCES.iter().position(|s| *s == irq).unwrap()]),
             }
-            self.xics.eoi(server, xirr, &notify).unwrap();
+            self.xics.eoi(server, xirr, notify).unwrap();
             // As a guest does that has a critical section now and then.
             if xirr & 1 == 0 {
-                self.xics.cppr(server, 0, &notify);
-                self.xics.cppr(server, 0xff, &notify);
+                self.xics.cppr(server, 0, notify);
+                self.xics.cppr(server, 0xff, notify);
             }
         }
     }
@@ -109,9 +109,9 @@ impl Guest {
         let begin = Instant::now();
         for turn in 0.. {
             let (irq, server) = (SOURCES[turn % SOURCES.len()], turn / 3 % SERVERS);
-            self.xics.set_xive(irq, server, 5 + turn as u32 / 5 % 3, &notify).unwrap();
+            self.xics.set_xive(irq, server, 5 + turn as u32 / 5 % 3, notify).unwrap();
             self.xics.int_off(irq).unwrap();
-            self.xics.int_on(irq, &notify).unwrap();
+            self.xics.int_on(irq, notify).unwrap();
             thread::yield_now();
             if begin.elapsed() >= RUN {
                 return;

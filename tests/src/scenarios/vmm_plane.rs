@@ -1,0 +1,180 @@
+//! The vmm plane: cede's scheduler handles H_CEDE and its XICS is the guest's. A stock Debian guest on every kind of host,
+//! and a running guest that is watched, tuned, paused and resumed.
+
+use anyhow::{Context, Result, ensure};
+use xtask::lab::Host;
+
+use super::boot::{FOUR_THREADS, RUN_CPUS, cpus, two_cpus};
+use super::lifecycle::reboot;
+use super::{Body, DEBIAN, Guest, Scenario};
+use crate::host::LabHost;
+
+pub(super) fn table() -> Vec<Scenario> {
+    use Host::{Powernv8, Powernv9, Powernv10, PseriesNested};
+    let mut table = vec![
+        cpus(
+            Powernv8,
+            "vmm_plane_two_cpus",
+            "--plane vmm --cpus 2",
+            two_cpus!["MMU\t\t: Hash\n", "POWER8", " XICS "],
+            &[" XIVE", "hotplug: FAIL"],
+        )
+        .within(400),
+        Scenario::at(Powernv8, "vmm_plane_steered", Body::Steps(steered)).within(400),
+        Scenario::at(PseriesNested, "vmm_plane_two_cpus", Body::Guest(NESTED)).within(400),
+    ];
+    for host in [Powernv9, Powernv10] {
+        table.extend([
+            one_cpu(host),
+            cpus(
+                host,
+                "vmm_plane_two_cpus",
+                "--plane vmm --cpus 2",
+                two_cpus!["MMU\t\t: Radix\n", " XICS "],
+                &[" XIVE", "hotplug: FAIL"],
+            ),
+            cpus(host, "vmm_plane_four_cpus", "--plane vmm --cpus 4", FOUR_CORES, &["hotplug: FAIL"])
+                .within(300),
+            cpus(
+                host,
+                "vmm_plane_threads",
+                "--plane vmm --cpus 4 --threads 2",
+                FOUR_THREADS,
+                &["hotplug: FAIL"],
+            )
+            .within(300),
+            Scenario::at(host, "vmm_plane_reboot", Body::Steps(|host| reboot(host, "--plane vmm"))),
+            Scenario::at(host, "vmm_plane_steered", Body::Steps(steered)),
+        ]);
+    }
+    table.push(cpus(
+        Powernv9,
+        "vmm_plane_hash",
+        "--plane vmm --cpus 2 --mmu hash",
+        two_cpus!["MMU\t\t: Hash\n", "POWER9", " XICS "],
+        &[" XIVE", "hotplug: FAIL"],
+    ));
+    table.push(Scenario::at(Powernv9, "kernel_plane_steered", Body::Steps(steered_on_the_kernel_plane)));
+    table
+}
+
+/// Without `hotplug.sh`, as on the kernel's plane there.
+const NESTED: Guest = Guest {
+    kernel: DEBIAN,
+    flags: "--plane vmm --cpus 2",
+    cmdline: "console=hvc0 quiet lab.run=sh /tests/cpus.sh",
+    shows: &["cpus: online 0-1\n", "cpus: 0 ran a process\n", "cpus: 1 ran a process\n", "lab-exit 0\n"],
+    hides: &[],
+    exit: 0,
+};
+
+fn one_cpu(host: Host) -> Scenario {
+    let shows = &["cpus: online 0\n", "cpus: 0 ran a process\n", "hotplug: done, online 0\n", "lab-exit 0\n"];
+    let flags = "--plane vmm";
+    let guest = Guest { kernel: DEBIAN, flags, cmdline: RUN_CPUS, shows, hides: &[], exit: 0 };
+    Scenario::at(host, "vmm_plane_one_cpu", Body::Guest(guest))
+}
+
+/// Four cores of one thread.
+const FOUR_CORES: &[&str] = &[
+    "cpus: online 0-3\n",
+    "cpus: in cpuinfo 4\n",
+    "cpus: 1 ran a process\n",
+    "cpus: 2 ran a process\n",
+    "cpus: 3 ran a process\n",
+    "hotplug: round 2, 1 came back\n",
+    "hotplug: round 2, 2 came back\n",
+    "hotplug: round 2, 3 came back\n",
+    "hotplug: done, online 0-3\n",
+    "lab-exit 0\n",
+];
+
+/// A guest that wakes up often, for ever.
+const RESTLESS: &str = "console=hvc0 quiet lab.run=echo restless; while :; do usleep 3000; done";
+
+const CONFIG: &str = "/tmp/vm.toml";
+
+/// Starts it with these flags, from a file that says nothing but how long to poll.
+fn restless(host: &mut LabHost, flags: &str) -> Result<()> {
+    host.ok(&format!("printf '[vcore]\\nhalt_poll_ns = 2000000\\n' >{CONFIG}"))?;
+    host.start(&format!(
+        "--config {CONFIG} --name ada --kernel {DEBIAN} --initrd /tmp/initrd --cpus 2 {flags} --cmdline '{RESTLESS}'"
+    ))?;
+    host.expect("\nrestless\n")?;
+    Ok(())
+}
+
+/// One of the figures of all vCPUs in `cede stat --json`.
+fn figure(host: &mut LabHost, name: &str) -> Result<u64> {
+    let text = host.ok("cede stat ada --json")?;
+    let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))?;
+    let vcpus = value["vcpus"].as_array().with_context(|| format!("no vCPUs: {text}"))?;
+    let figures: Option<Vec<u64>> = vcpus.iter().map(|vcpu| vcpu["stats"][name].as_u64()).collect();
+    Ok(figures.with_context(|| format!("no {name}: {text}"))?.iter().sum())
+}
+
+/// Until the figure has grown, for a second and a half at most, so that a guest that has stopped shows.
+fn grows(host: &mut LabHost, name: &str) -> Result<bool> {
+    let before = figure(host, name)?;
+    for _ in 0..15 {
+        host.ok("usleep 100000")?;
+        if figure(host, name)? > before {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// It polls, as the file says; polls no longer when told so; stands still while paused; goes on; takes the file's new
+/// word at SIGHUP; and powers off.
+fn steered(host: &mut LabHost) -> Result<()> {
+    restless(host, "--plane vmm")?;
+    let table = host.ok("cede stat ada; stat -c %a /run/cede/ada /run/cede/ada/control.sock")?;
+    for text in ["plane vmm, running, halt_poll_ns=2000000 ", "\n700\n600\n"] {
+        ensure!(table.contains(text), "{text:?} is not in:\n{table}");
+    }
+    ensure!(grows(host, "halt_attempted_poll")?, "the vCPUs do not poll");
+    ensure!(figure(host, "halt_successful_wait")? > 0, "the vCPUs never slept");
+
+    let set = host.ok("cede set ada halt_poll_ns=0")?;
+    ensure!(set.contains("halt_poll_ns=0 "), "cede set says:\n{set}");
+    // A poll that had begun ends.
+    host.ok("usleep 100000")?;
+    ensure!(!grows(host, "halt_attempted_poll")?, "the vCPUs poll though they are not to");
+    ensure!(grows(host, "halt_successful_wait")?, "the guest has stopped");
+    let bad = host.sh("cede set ada halt_poll_ns=soon 2>&1")?;
+    ensure!(bad.code == 2 && bad.text.contains("halt_poll_ns"), "{bad:?}");
+
+    ensure!(host.ok("cede pause ada && cede list")?.contains("paused"), "the VM is not listed as paused");
+    ensure!(!grows(host, "halt_successful_wait")?, "the guest runs while it is paused");
+    host.ok("cede resume ada")?;
+    ensure!(grows(host, "halt_successful_wait")?, "the guest does not run after the pause");
+
+    host.ok(&format!("printf '[vcore]\\nhalt_poll_ns = 3000000\\n' >{CONFIG}; kill -HUP $pid"))?;
+    ensure!(grows(host, "halt_attempted_poll")?, "the file was not read again");
+    ensure!(host.ok("cede stat ada")?.contains("halt_poll_ns=3000000 "), "the file's new value does not count");
+    stop(host)
+}
+
+/// The same commands on KVM's own plane, where a POWER9 has no halt polling to set.
+fn steered_on_the_kernel_plane(host: &mut LabHost) -> Result<()> {
+    restless(host, "--plane kernel")?;
+    ensure!(host.ok("cede stat ada")?.contains("plane kernel, running"), "the plane is not shown");
+    ensure!(figure(host, "halt_attempted_poll")? == 0, "Linux polls on POWER9: then more is to be shown here");
+    ensure!(grows(host, "halt_wakeup")?, "KVM's figures do not grow");
+    let set = host.sh("cede set ada halt_poll_ns=1 2>&1")?;
+    ensure!(set.code == 2 && set.text.contains("--plane vmm"), "{set:?}");
+    host.ok("cede pause ada")?;
+    ensure!(!grows(host, "halt_wakeup")?, "the guest runs while it is paused");
+    host.ok("cede resume ada")?;
+    ensure!(grows(host, "halt_wakeup")?, "the guest does not run after the pause");
+    stop(host)
+}
+
+fn stop(host: &mut LabHost) -> Result<()> {
+    host.ok("kill -TERM $pid; usleep 200000; kill -TERM $pid 2>/dev/null; true")?;
+    let ended = host.wait()?;
+    ensure!(matches!(ended.code, 0 | 6), "cede ended with {}", ended.code);
+    ensure!(host.sh("test -e /run/cede/ada")?.code == 1, "the run directory is left");
+    Ok(())
+}
