@@ -136,6 +136,7 @@ impl Bench {
     fn new() -> Result<Self> {
         cross::build_cede()?;
         let mut files = payloads::build()?.into_iter().map(|(name, file)| (file, name)).collect::<Files>();
+        files.push((cross::build("bench-agent")?, "bench-agent".to_owned()));
         let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
         let scripts = dir.path().join("scripts.cpio");
         fs::write(&scripts, guest_scripts()?)

@@ -2,6 +2,7 @@
 
 mod boot;
 mod console;
+mod counts;
 mod lifecycle;
 mod native;
 mod oracle;
@@ -110,6 +111,7 @@ pub fn all() -> Vec<Scenario> {
     let mut all = native::table();
     all.extend(boot::table());
     all.extend(console::table());
+    all.extend(counts::table());
     all.extend(lifecycle::table());
     all.extend(oracle::table());
     all.extend(payloads::table());

@@ -152,7 +152,10 @@ fn steered(host: &mut LabHost) -> Result<()> {
 
     host.ok(&format!("printf '[vcore]\\nhalt_poll_ns = 3000000\\n' >{CONFIG}; kill -HUP $pid"))?;
     ensure!(grows(host, "halt_attempted_poll")?, "the file was not read again");
-    ensure!(host.ok("cede stat ada")?.contains("halt_poll_ns=3000000 "), "the file's new value does not count");
+    ensure!(
+        host.ok("cede stat ada")?.contains("halt_poll_ns=3000000 "),
+        "the file's new value does not count"
+    );
     stop(host)
 }
 
@@ -160,7 +163,10 @@ fn steered(host: &mut LabHost) -> Result<()> {
 fn steered_on_the_kernel_plane(host: &mut LabHost) -> Result<()> {
     restless(host, "--plane kernel")?;
     ensure!(host.ok("cede stat ada")?.contains("plane kernel, running"), "the plane is not shown");
-    ensure!(figure(host, "halt_attempted_poll")? == 0, "Linux polls on POWER9: then more is to be shown here");
+    ensure!(
+        figure(host, "halt_attempted_poll")? == 0,
+        "Linux polls on POWER9: then more is to be shown here"
+    );
     ensure!(grows(host, "halt_wakeup")?, "KVM's figures do not grow");
     let set = host.sh("cede set ada halt_poll_ns=1 2>&1")?;
     ensure!(set.code == 2 && set.text.contains("--plane vmm"), "{set:?}");
