@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // They drive the program from outside.
     ("bench-agent", &[]),
     ("cede-sim", &["cede-vcore"]),
-    ("cede-tests", &["cede-sim", "xtask"]),
+    ("cede-tests", &["bench-agent", "cede-sim", "xtask"]),
     ("xtask", &["bench-agent"]),
 ];
 

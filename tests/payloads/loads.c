@@ -35,6 +35,7 @@ void main(void)
 	uint64_t random = random_start(1);
 
 	vectors_install(take_decrementer);
+	print("loads: begin\n");
 	for (uint64_t round = 0; round < rounds; round++) {
 		for (size_t n = 0; n < sizeof phases / sizeof phases[0]; n++) {
 			const struct phase *phase = &phases[n];

@@ -3,6 +3,7 @@
 mod boot;
 mod console;
 mod control;
+mod counts;
 mod idle;
 mod lifecycle;
 mod native;
@@ -114,6 +115,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(console::table());
     all.extend(control::table());
     all.extend(idle::table());
+    all.extend(counts::table());
     all.extend(lifecycle::table());
     all.extend(oracle::table());
     all.extend(payloads::table());

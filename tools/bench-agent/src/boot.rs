@@ -24,6 +24,9 @@ use crate::trace::FirstHcall;
 /// What the guest still does once it says that it idles is over by then.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// Far more than a guest needs to boot.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// Of the times, in a round: a probe is short, and whatever else the machine does shows in it.
 const PROBES: usize = 3;
 
@@ -78,9 +81,9 @@ fn probe_counts(subject: &Subject) -> Result<Vec<(Figure, f64)>> {
 fn guest(plan: &Plan, subject: &Subject) -> Result<Vec<(Figure, f64)>> {
     let mut monitor = Monitor::start(&subject.guest, &subject.environment)?;
     let mut console = Console::new(monitor.console()?);
-    console.until(&plan.user_space)?;
+    console.until(&plan.user_space, LIMIT)?;
     let (wall, cpu) = (monotonic()?, monitor.cpu_time()?);
-    console.until(&plan.idle)?;
+    console.until(&plan.idle, LIMIT)?;
     thread::sleep(SETTLE);
     let memory = memory::beyond(monitor.pid(), plan.ram)?;
     Ok(vec![

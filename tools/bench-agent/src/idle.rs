@@ -16,6 +16,9 @@ use crate::{cyclictest, rounds};
 /// What the guest still does once it says that it idles is over by then.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// Far more than a phase of the guest takes where nothing hangs.
+const LIMIT: Duration = Duration::from_secs(240);
+
 /// A call or an event that is rarer than this per turn has nothing to do with the turns.
 const NEGLIGIBLE: f64 = 0.02;
 
@@ -25,16 +28,17 @@ pub fn run(plan: &Plan) -> Result<()> {
 }
 
 fn guest(plan: &Plan, subject: &Subject) -> Result<Vec<(Figure, f64)>> {
+    eprintln!("bench: {}", subject.name);
     let _settings = Settings::apply(&subject.settings)?;
     let mut monitor = Monitor::start(&subject.command, &subject.environment)?;
     let mut console = Console::new(monitor.console()?);
-    let mut values = latencies(&console.until(figures::COUNT)?)?;
+    let mut values = latencies(&console.until(figures::COUNT, LIMIT)?)?;
 
     let hists = Hists::start(monitor.pid())?;
-    console.until(figures::COUNTED)?;
+    console.until(figures::COUNTED, LIMIT)?;
     values.extend(per_turn(&hists.stop()?, plan.turns));
 
-    console.until(figures::IDLE)?;
+    console.until(figures::IDLE, LIMIT)?;
     thread::sleep(SETTLE);
     let watch = Duration::from_secs(plan.seconds);
     let seconds = watch.as_secs_f64();

@@ -64,18 +64,23 @@ struct Row {
 }
 
 enum Monitor {
-    /// cede, with further arguments.
-    Cede(&'static [&'static str]),
+    /// cede, on a plane.
+    Cede(&'static str),
     /// QEMU, on the kernel's sleep and, where it has one, its polling.
     Qemu,
 }
 
 /// The first is what the others are compared with.
 const SUBJECTS: &[Row] = &[
-    Row { name: "kernel", monitor: Monitor::Cede(&[]), polls: true, kernel_polls: false },
-    Row { name: "kernel, polling off", monitor: Monitor::Cede(&[]), polls: false, kernel_polls: true },
+    Row { name: "kernel", monitor: Monitor::Cede(KERNEL), polls: true, kernel_polls: false },
+    Row { name: "kernel, polling off", monitor: Monitor::Cede(KERNEL), polls: false, kernel_polls: true },
+    Row { name: "vmm", monitor: Monitor::Cede(VMM), polls: true, kernel_polls: false },
+    Row { name: "vmm, polling off", monitor: Monitor::Cede(VMM), polls: false, kernel_polls: false },
     Row { name: "QEMU/KVM", monitor: Monitor::Qemu, polls: true, kernel_polls: false },
 ];
+
+const KERNEL: &str = "kernel";
+const VMM: &str = "vmm";
 
 /// Measures and reports.
 pub fn run(options: &Options) -> Result<ExitCode> {
@@ -166,7 +171,7 @@ fn subject(row: &Row, options: &Options, kernel_polls: bool) -> Subject {
     let settings = settings.map(|ns| (KERNEL_HALT_POLL_NS.to_owned(), ns.to_string())).into_iter().collect();
     let kernel = "/lab/vmlinux";
     let (command, environment) = match row.monitor {
-        Monitor::Cede(arguments) => {
+        Monitor::Cede(plane) => {
             let memory = format!("{}M", options.memory);
             let mut command = words(&["cede", "run", "--kernel", kernel, "--initrd", "/lab/initrd"]);
             command.extend(words(&[
@@ -178,7 +183,10 @@ fn subject(row: &Row, options: &Options, kernel_polls: bool) -> Subject {
                 "2",
                 "--no-reboot",
             ]));
-            command.extend(words(arguments));
+            command.extend(words(&["--plane", plane]));
+            if let (VMM, Some(ns)) = (plane, halt_poll_ns) {
+                command.extend(words(&["--vcore", &format!("halt_poll_ns={ns}")]));
+            }
             (command, Vec::new())
         }
         Monitor::Qemu => {
