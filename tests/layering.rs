@@ -37,9 +37,10 @@ const TARGET_ARCH: &[&str] = &[
 const UNSAFE: &[&str] = &[
     // Every ioctl and mapping of KVM.
     "crates/kvm/",
-    // madvise on guest RAM; a borrowed eventfd.
+    // madvise on guest RAM; a borrowed eventfd; tgkill(2).
     "crates/vmm/src/memory.rs",
     "crates/vmm/src/control.rs",
+    "crates/vmm/src/vcores.rs",
     // The terminal comes back from a signal handler.
     "crates/devices/src/console/",
     "crates/devices/tests/terminal.rs",

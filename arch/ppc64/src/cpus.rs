@@ -116,8 +116,9 @@ impl Cpus {
     #[must_use]
     pub fn try_join(&self, index: usize) -> bool {
         let _turn = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of one that is stopping no call returns any more: it prods nobody.
         let joined = |other: usize| {
-            self.cpus[other].joined.load(Ordering::Relaxed) || self.state(other) == CpuState::Stopped
+            self.cpus[other].joined.load(Ordering::Relaxed) || self.state(other) != CpuState::Running
         };
         let last = (0..self.len()).all(|other| other == index || joined(other));
         self.cpus[index].joined.store(!last, Ordering::Relaxed);
@@ -209,6 +210,50 @@ mod tests {
         });
         for (index, held) in held.into_iter().enumerate() {
             assert_eq!(cpus.lpcr_update(index).unwrap_or(held), lpcr::ILE | lpcr::AIL_3);
+        }
+    }
+
+    /// Those that are stopped, or on their way to it, can prod nobody.
+    #[test]
+    fn the_last_that_runs_does_not_join() {
+        let cpus = Cpus::new(&[0, 1, 2]);
+        cpus.set(0, CpuState::Running);
+        assert!(!cpus.try_join(0), "alone");
+        for (state, may_join) in
+            [(CpuState::Running, true), (CpuState::Stopping, false), (CpuState::Stopped, false)]
+        {
+            cpus.set(1, state);
+            assert_eq!(cpus.try_join(0), may_join, "beside one that is {state:?}");
+            cpus.unjoin(0);
+        }
+    }
+
+    #[test]
+    fn whoever_enters_the_guest_has_not_joined_and_a_reset_forgets() {
+        let cpus = Cpus::new(&[0, 1]);
+        let start = || [0, 1].into_iter().for_each(|index| cpus.set(index, CpuState::Running));
+        start();
+        assert!(cpus.try_join(0));
+        cpus.unjoin(0);
+        assert!(cpus.try_join(1));
+        assert!(!cpus.try_join(0));
+        cpus.reset();
+        start();
+        assert!(cpus.try_join(0));
+    }
+
+    #[test]
+    fn of_all_who_join_at_once_one_is_the_last() {
+        let cpus = Cpus::new(&[0, 1, 2, 3]);
+        for _ in 0..200 {
+            cpus.reset();
+            (0..4).for_each(|index| cpus.set(index, CpuState::Running));
+            let joined = std::thread::scope(|scope| {
+                let cpus = &cpus;
+                let joins = [0, 1, 2, 3].map(|index| scope.spawn(move || cpus.try_join(index)));
+                joins.map(|join| join.join().unwrap())
+            });
+            assert_eq!(joined.iter().filter(|joined| !**joined).count(), 1);
         }
     }
 }

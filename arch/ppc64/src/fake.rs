@@ -5,6 +5,8 @@
 
 use crate::cpus::{CpuState, Cpus};
 use crate::hcall::{Call, Effect, dispatch};
+use crate::layout::{IRQ_EPOW, IRQ_VIO};
+use crate::own::Own;
 use crate::papr::nr;
 use crate::platform::Platform;
 use crate::rtas;
@@ -199,7 +201,13 @@ pub struct FakeVcpu {
 
 /// The external interrupt's level, as it was last set.
 #[derive(Debug, Default)]
-pub struct FakePin(pub AtomicBool);
+pub struct FakePin(AtomicBool);
+
+impl FakePin {
+    pub fn is_high(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 impl ExternalPin for FakePin {
     fn set(&self, level: bool) -> Result<(), HvError> {
@@ -302,6 +310,10 @@ pub struct Answer {
 pub struct Guest {
     pub platform: Platform,
     pub fake: Arc<Fake>,
+    /// What it is told on the VMM's plane.
+    pub scheduler: Arc<FakeScheduler>,
+    /// The external interrupts of the vCPUs on the VMM's plane.
+    pub pins: Vec<Arc<FakePin>>,
 }
 
 impl Guest {
@@ -334,7 +346,21 @@ impl Guest {
             counters: Default::default(),
         };
         platform.cpus.set(0, CpuState::Running);
-        Self { platform, fake }
+        Self { platform, fake, scheduler: Arc::default(), pins: Vec::new() }
+    }
+
+    /// The same on the VMM's plane: no XIVE, and a XICS of ours, all of whose sources are masked and whose servers accept
+    /// nothing.
+    pub fn on_vmm_plane() -> Self {
+        let mut guest = Self::new();
+        let scheduler = Arc::clone(&guest.scheduler);
+        let own = Own::new(SERVERS.len(), 1, &[IRQ_EPOW, IRQ_VIO], scheduler);
+        guest.pins = SERVERS.iter().map(|_| Arc::default()).collect();
+        for (index, pin) in guest.pins.iter().enumerate() {
+            own.connect(index, Arc::clone(pin) as _);
+        }
+        (guest.platform.own, guest.platform.xive) = (Some(Arc::new(own)), None);
+        guest
     }
 
     /// An hcall of vCPU 0. Arguments that are not given are zero.

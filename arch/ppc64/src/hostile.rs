@@ -2,12 +2,13 @@
 //! is what the state of the vCPUs allows. [`Fake`](crate::fake::Fake) asserts the rest.
 
 use crate::cpus::CpuState;
-use crate::fake::{Guest, LISNS, RAM, SERVERS};
+use crate::fake::{Guest, LISNS, RAM, SERVERS, Told};
 use crate::hcall::{Effect, TABLE};
-use crate::layout::VIO_REG;
+use crate::layout::{IRQ_EPOW, IRQ_VIO, VIO_REG};
 use crate::papr::nr::H_RTAS;
 use crate::papr::ret::*;
 use crate::rtas;
+use crate::xics::IPI;
 use proptest::prelude::*;
 use proptest::sample::select;
 use vm_memory::{Bytes, GuestAddress};
@@ -63,12 +64,19 @@ fn address() -> impl Strategy<Value = u64> {
     ]
 }
 
+/// What H_EOI takes: a priority, and a source that is there.
+fn xirr() -> impl Strategy<Value = u64> {
+    (any::<u8>(), select(&[IPI, IRQ_EPOW, IRQ_VIO][..]))
+        .prop_map(|(cppr, source)| u64::from(cppr) << 24 | u64::from(source))
+}
+
 fn argument() -> impl Strategy<Value = u64> {
     prop_oneof![
         4 => 0u64..20,
         2 => select(LISNS).prop_map(u64::from),
         2 => select(SERVERS).prop_map(u64::from),
         1 => Just(u64::from(VIO_REG)),
+        2 => xirr(),
         1 => select(&[0x10, 0x18, 0x1c, 0x1d, 0xff][..]),
         2 => address(),
         1 => (0u32..64).prop_map(|bit| 1 << bit),
@@ -118,8 +126,7 @@ struct Model {
 }
 
 impl Model {
-    fn new() -> Self {
-        let guest = Guest::new();
+    fn new(guest: Guest) -> Self {
         let states = [CpuState::Running, CpuState::Stopped, CpuState::Stopped, CpuState::Stopped];
         Self { guest, states }
     }
@@ -127,7 +134,11 @@ impl Model {
     fn play(&mut self, step: &Step) {
         let guest = &self.guest;
         match step {
-            Step::PowerButton => guest.platform.epow.press(),
+            Step::PowerButton => {
+                guest.platform.epow.press();
+                // Refused where the hypervisor refuses.
+                let _ = guest.platform.set_irq(IRQ_EPOW, true);
+            }
             Step::Refuse(refuse) => guest.fake.refuse(*refuse),
             Step::Left(index) => {
                 if self.states[*index] == CpuState::Stopping {
@@ -147,6 +158,23 @@ impl Model {
         }
         let seen: Vec<_> = (0..4).map(|index| self.guest.platform.cpus.state(index)).collect();
         assert_eq!(seen, self.states, "after {step:x?}");
+        self.check_interrupts(step);
+    }
+
+    /// Whoever is told has an interrupt, and every pin comes to say what the controller says.
+    fn check_interrupts(&self, step: &Step) {
+        let told = self.guest.scheduler.told();
+        let Some(own) = &self.guest.platform.own else {
+            return assert_eq!(told, [], "after {step:x?}");
+        };
+        for told in told {
+            let Told::Interrupt(index) = told else { continue };
+            assert!(own.xics.pending(index), "vCPU {index} was told of nothing by {step:x?}");
+        }
+        for (index, pin) in self.guest.pins.iter().enumerate() {
+            own.settle(index).unwrap();
+            assert_eq!(pin.is_high(), own.xics.pending(index), "the pin of vCPU {index} after {step:x?}");
+        }
     }
 
     fn call(&mut self, caller: usize, nr: u64, args: &[u64]) {
@@ -163,9 +191,16 @@ impl Model {
             Effect::Start { vcpu, .. } => {
                 assert_eq!(self.states[vcpu], CpuState::Stopped, "start-cpu of vCPU {vcpu}");
                 self.states[vcpu] = CpuState::Running;
+                if let Some(own) = &self.guest.platform.own {
+                    own.xics.reset_server(vcpu, |index| own.notify(index));
+                    assert_eq!(own.xics.ipoll(vcpu), Ok((0, 0xff)), "vCPU {vcpu} starts with a clean ICP");
+                }
             }
             Effect::Park => self.states[caller] = CpuState::Stopping,
-            Effect::None | Effect::Sync | Effect::Cede | Effect::Join | Effect::Stop(_) => {}
+            Effect::Cede | Effect::Join => {
+                assert!(self.guest.platform.own.is_some(), "{nr:#x} on KVM's plane")
+            }
+            Effect::None | Effect::Sync | Effect::Stop(_) => {}
         }
         if nr == H_RTAS && answer.ret == H_SUCCESS {
             let [_, nargs, _] = header.expect("a block without a header was refused");
@@ -187,7 +222,9 @@ proptest! {
 
     #[test]
     fn any_guest_gets_answers_and_nothing_else(steps in prop::collection::vec(step(), 150)) {
-        let mut model = Model::new();
-        steps.iter().for_each(|step| model.play(step));
+        for guest in [Guest::new(), Guest::on_vmm_plane()] {
+            let mut model = Model::new(guest);
+            steps.iter().for_each(|step| model.play(step));
+        }
     }
 }

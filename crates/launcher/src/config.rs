@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  flags ─────────> Settings ─┐
-//!  file ──schema──> Settings ─┴─ flags first ──> resolve ──> VmConfig ──> check_images, check_host
+//!  file ──schema──> Settings ─┴─ flags first ──> resolve ──> VmConfig ──> check_images, check_memory
 //! ```
 //!
 //! [`Settings`] is what was said, each value checked by itself; [`VmConfig`] has every default filled in and
@@ -103,13 +103,18 @@ pub enum ConfigError {
         limit: u32,
     },
     /// Threads that the host cannot give a core.
-    #[error("this host's KVM has no cores of {wanted} threads; set --threads ([cpu] threads) to {possible}")]
+    #[error("this host's KVM has no cores of {wanted} threads; set --threads ([cpu] threads) to {}", possible(*mask))]
     Threads {
         /// Threads of a core.
         wanted: u32,
-        /// What is possible, as a list.
-        possible: String,
+        /// What is possible, a bit for each number: bit value 4 is four threads.
+        mask: u32,
     },
+}
+
+fn possible(mask: u32) -> String {
+    let numbers = (0..4).map(|bit| 1_u32 << bit).filter(|number| number & mask != 0);
+    numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// What flags or a file said. A value that is there is good by itself.

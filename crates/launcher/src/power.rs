@@ -1,10 +1,11 @@
 //! pseries guests: the one place that names POWER's machine and KVM together.
 
-use crate::config::host::{HostFacts, check_host, host_memory};
+use crate::config::host::{check_memory, host_memory};
 use crate::config::{ConfigError, ConsoleChoice, CpuModel, IrqchipChoice, MmuChoice, PlaneChoice, VmConfig};
 use crate::control::kernel::HostTunables;
 use crate::control::{Load, RunDir, RunDirError, RunningVm, Server, Side, Steering};
 use crate::exit_code::Outcome;
+use crate::placement::{PlacementError, cpu_sets};
 use arch_api::HvError;
 use arch_api::ppc64::{Generation, Host, Irqchip, Plane};
 use devices::console::{Console, ConsoleError};
@@ -30,10 +31,13 @@ pub enum PowerError {
     Config(#[from] ConfigError),
     /// The host cannot run such a machine.
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Plan(PlanError),
     /// Not with these files.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The vCPUs cannot be where they are to be.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
     /// The name is taken, or there is no place for the control socket.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
@@ -56,18 +60,27 @@ impl PowerError {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Open(_) => Outcome::Host,
-            Self::Plan(
-                PlanError::Threads { .. } | PlanError::PartialCore { .. } | PlanError::TooManyCpus { .. },
-            ) => Outcome::Usage,
-            Self::Plan(_) => Outcome::Host,
+            Self::Open(_) | Self::Plan(_) => Outcome::Host,
             Self::Config(_)
             | Self::RunDir(_)
+            | Self::Placement(_)
             | Self::Boot(_)
             | Self::Console(_)
             | Self::Run(RunError::Memory(_)) => Outcome::Usage,
             Self::Hv(_) | Self::Control(_) | Self::Run(_) => Outcome::Internal,
         }
+    }
+}
+
+impl From<PlanError> for PowerError {
+    /// The plan alone decides what the host can; what the user can mend is told by its flag and key.
+    fn from(error: PlanError) -> Self {
+        Self::Config(match error {
+            PlanError::Threads { threads, mask } => ConfigError::Threads { wanted: threads, mask },
+            PlanError::PartialCore { cpus, threads } => ConfigError::Topology { cpus, threads },
+            PlanError::TooManyCpus { cpus, max } => ConfigError::Cpus { wanted: cpus, limit: max },
+            other => return Self::Plan(other),
+        })
     }
 }
 
@@ -128,18 +141,12 @@ impl PowerHost {
 /// [`PowerError`]; nothing of the guest has run unless it is [`PowerError::Run`].
 pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerError> {
     let kernel = config.boot.kernel()?;
-    // The name is this VM's from here on.
-    let run_dir = RunDir::for_vm(config.run_dir.as_deref(), &config.name)?;
     let PowerHost { host, vm, .. } = PowerHost::open()?;
-    check_host(
-        config,
-        &HostFacts {
-            memory_bytes: host_memory(),
-            max_vcpus: host.max_vcpus,
-            threads_possible: host.smt_possible,
-        },
-    )?;
+    check_memory(config, host_memory())?;
     let plan = Plan::choose(wish(config), &host)?;
+    let placement = cpu_sets(&config.placement, config.topology)?;
+    // The name is this VM's from here on. What is wrong so far is the one thing to tell.
+    let run_dir = RunDir::for_vm(config.run_dir.as_deref(), &config.name)?;
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
     let (plane, polls) = (plan.spec.plane, plan.host.generation == Generation::Power8);
@@ -153,7 +160,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     let options = Options {
         reboot: config.reboot,
         tunables: Arc::clone(&tunables),
-        placement: Vec::new(),
+        placement,
         on_hangup: load.is_some().then(|| {
             Box::new(move || {
                 if let Some(steering) = hangup.get() {
@@ -248,5 +255,22 @@ impl fmt::Display for Caps {
         }
         write!(f, "for a guest that asks for nothing, cede chooses:")?;
         choices.iter().try_for_each(|choice| write!(f, "\n  {choice}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_user_can_mend_is_told_by_its_flag() {
+        let error = PowerError::from(PlanError::TooManyCpus { cpus: 9, max: 8 });
+        assert_eq!(
+            (error.to_string().as_str(), error.outcome()),
+            ("9 vCPUs are more than this host's KVM allows (8); lower --cpus ([cpu] count)", Outcome::Usage)
+        );
+        let error = PowerError::from(PlanError::Threads { threads: 8, mask: 0b111 });
+        assert!(error.to_string().ends_with("set --threads ([cpu] threads) to 1, 2, 4"), "{error}");
+        assert_eq!(PowerError::from(PlanError::NoRadix).outcome(), Outcome::Host);
     }
 }

@@ -26,8 +26,8 @@ pub struct Options {
     pub reboot: bool,
     /// The scheduler's tunables. Whoever keeps the other end changes them while the VM runs.
     pub tunables: Arc<SharedTunables>,
-    /// The host's CPUs for each vCPU's thread, by index; where there is no entry the host chooses.
-    pub placement: Vec<CpuSet>,
+    /// The host's CPUs for each vCPU's thread, by index; where there are none the host chooses.
+    pub placement: Vec<Option<CpuSet>>,
     /// What SIGHUP does, on the control loop's thread. Without it SIGHUP is a signal to stop like the others.
     pub on_hangup: Option<Box<dyn Fn() + Send>>,
 }
@@ -112,7 +112,7 @@ impl<A: Arch> Vm<A> {
                 shared: Arc::clone(&vm.shared),
                 events: sender.clone(),
                 bell: Arc::clone(&vm.bell),
-                cpus: vm.options.placement.get(index).copied(),
+                cpus: vm.options.placement.get(index).copied().flatten(),
             };
             let builder = std::thread::Builder::new().name(format!("vcpu{index}")).stack_size(VCPU_STACK);
             let handle = builder.spawn(move || thread.run()).map_err(host("a vCPU thread"))?;

@@ -112,3 +112,135 @@ impl Gate {
         self.lock().paused
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::thread::{self, JoinHandle};
+    use std::time::{Duration, Instant};
+
+    /// A gate, and how many have passed it and not come back.
+    #[derive(Default)]
+    struct Rig {
+        gate: Gate,
+        inside: AtomicUsize,
+        rounds: AtomicUsize,
+        /// Whoever is inside comes out when this is higher than it was.
+        calls: AtomicUsize,
+    }
+
+    impl Rig {
+        /// A vCPU of the run loop: through the gate, inside until it is called, and back.
+        fn live(&self) {
+            loop {
+                let calls = self.calls.load(SeqCst);
+                if !self.gate.pass() {
+                    break;
+                }
+                self.inside.fetch_add(1, SeqCst);
+                self.rounds.fetch_add(1, SeqCst);
+                // A few come out by themselves.
+                for _ in 0..100 {
+                    if self.calls.load(SeqCst) != calls {
+                        break;
+                    }
+                    thread::yield_now();
+                }
+                self.inside.fetch_sub(1, SeqCst);
+            }
+            self.gate.parked();
+        }
+
+        fn call(&self) {
+            self.calls.fetch_add(1, SeqCst);
+        }
+
+        fn start(self: &Arc<Self>) -> JoinHandle<()> {
+            self.gate.started();
+            let rig = Arc::clone(self);
+            thread::spawn(move || rig.live())
+        }
+
+        fn wait_for_rounds(&self, more: usize) {
+            let (start, deadline) = (self.rounds.load(SeqCst), Instant::now() + Duration::from_secs(30));
+            while self.rounds.load(SeqCst) < start + more {
+                assert!(Instant::now() < deadline, "nobody passes the gate");
+                thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_passes_while_it_is_paused() {
+        let rig: Arc<Rig> = Arc::default();
+        let vcpus = [(); 3].map(|()| rig.start());
+        for _ in 0..100 {
+            rig.wait_for_rounds(1);
+            rig.gate.pause(|| rig.call());
+            let rounds = rig.rounds.load(SeqCst);
+            assert!(rig.gate.is_paused());
+            assert_eq!(rig.inside.load(SeqCst), 0);
+            thread::yield_now();
+            assert_eq!(rig.rounds.load(SeqCst), rounds);
+            rig.gate.resume();
+        }
+        rig.gate.halt(|| rig.call());
+        assert_eq!(rig.inside.load(SeqCst), 0);
+        vcpus.into_iter().for_each(|vcpu| vcpu.join().unwrap());
+    }
+
+    /// Two who pause and resume as they like, while lives begin and end.
+    #[test]
+    fn pauses_and_ends_do_not_wait_for_each_other() {
+        let rig: Arc<Rig> = Arc::default();
+        let pausers = [(); 2].map(|()| {
+            let rig = Arc::clone(&rig);
+            thread::spawn(move || {
+                for _ in 0..300 {
+                    rig.gate.pause(|| rig.call());
+                    rig.gate.resume();
+                }
+            })
+        });
+        for _ in 0..100 {
+            let vcpus = [(); 2].map(|()| rig.start());
+            rig.gate.halt(|| rig.call());
+            assert_eq!(rig.inside.load(SeqCst), 0);
+            vcpus.into_iter().for_each(|vcpu| vcpu.join().unwrap());
+        }
+        pausers.into_iter().for_each(|pauser| pauser.join().unwrap());
+        let state = rig.gate.lock();
+        assert_eq!((state.running, state.held, state.halt, state.paused), (0, 0, false, false));
+        assert!(!rig.gate.closed.load(SeqCst));
+    }
+
+    #[test]
+    fn a_halt_ends_a_pause_and_reaches_those_who_are_held() {
+        let rig: Arc<Rig> = Arc::default();
+        let vcpus = [(); 2].map(|()| rig.start());
+        rig.gate.pause(|| rig.call());
+        rig.gate.halt(|| rig.call());
+        vcpus.into_iter().for_each(|vcpu| vcpu.join().unwrap());
+        assert!(!rig.gate.is_paused());
+        assert!(rig.gate.pass(), "open for the next life");
+    }
+
+    #[test]
+    fn where_nobody_is_started_a_pause_waits_for_nobody_and_holds_whoever_starts() {
+        let rig: Arc<Rig> = Arc::default();
+        rig.gate.pause(|| rig.call());
+        let vcpu = rig.start();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while rig.gate.lock().held == 0 {
+            assert!(Instant::now() < deadline, "it is not held");
+            thread::yield_now();
+        }
+        assert_eq!(rig.rounds.load(SeqCst), 0);
+        rig.gate.resume();
+        rig.wait_for_rounds(1);
+        rig.gate.halt(|| rig.call());
+        vcpu.join().unwrap();
+    }
+}

@@ -3,22 +3,16 @@
 #[allow(dead_code, reason = "each test program uses its part")]
 mod support;
 
-use arch_api::Stop;
+use arch_api::{Nap, Stop, Until};
 use proptest::prelude::*;
+use proptest::sample::select;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use support::{Counter, Faults, Guest, Log, Program, Step, console, within};
-use vmm::{Options, Outcome, RunError, Vm};
+use support::{Counter, Faults, Guest, Log, Program, Step, console, endless, run_steered, within};
+use vmm::{Options, Outcome, Vm};
 
-/// Runs a guest to its end and checks that nothing of it is left.
 fn run_with(log: &Arc<Log>, guest: Guest, reboot: bool) -> Result<Outcome, String> {
-    let result = within(60, "the VM", move || {
-        let vm = Vm::new(guest, console(), Options { reboot, ..Options::default() })?;
-        vm.run()
-    });
-    log.assert_quiet();
-    assert_eq!(Arc::strong_count(log), 1, "a thread or a vCPU is left");
-    result.map_err(|error: RunError| error.to_string())
+    run_steered(log, guest, Options { reboot, ..Options::default() }, |_| {})
 }
 
 fn run(log: &Arc<Log>, programs: Vec<Program>, reboot: bool) -> Result<Outcome, String> {
@@ -204,6 +198,17 @@ fn a_load_where_nothing_is_reads_all_ones() {
     assert_eq!(*log.loaded.lock().unwrap(), [[0xff; 8]]);
 }
 
+fn nap() -> impl Strategy<Value = Step> {
+    let until = prop_oneof![Just(Until::Event), Just(Until::Prod)];
+    let nap = (prop::option::of(0u64..200_000), until).prop_map(|(timeout, until)| Nap { timeout, until });
+    prop_oneof![
+        nap.clone().prop_map(Step::Cede),
+        nap.prop_map(Step::CedeEvent),
+        Just(Step::Cede(endless(Until::EventOrAskAgain))),
+        (1usize..4, 0u64..100_000).prop_map(|(times, ns)| Step::Ask(times, ns)),
+    ]
+}
+
 /// Any guest of four vCPUs: what they do to each other while one of them ends the life.
 fn program(depth: u32) -> BoxedStrategy<Program> {
     let plain = prop_oneof![
@@ -211,6 +216,10 @@ fn program(depth: u32) -> BoxedStrategy<Program> {
         2 => Just(Step::Sync),
         1 => Just(Step::Load),
         1 => Just(Step::Park),
+        2 => nap(),
+        2 => (0usize..4).prop_map(Step::Interrupt),
+        2 => (0usize..4).prop_map(Step::Prod),
+        1 => prop::option::of(0usize..4).prop_map(Step::Confer),
     ];
     if depth == 0 {
         return prop::collection::vec(plain, 0..5).boxed();
@@ -225,7 +234,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_guest_hangs_the_run_loop(first in program(2), second in program(2)) {
+    fn no_guest_hangs_the_run_loop(
+        first in program(2),
+        second in program(2),
+        threads in select(&[1usize, 2, 4][..]),
+        raises in any::<bool>(),
+        pauses in 0usize..20,
+    ) {
         let log = Log::new(4);
         // vCPU 3 ends each life, unless another does it before: the others may all sleep or be parked.
         let ender = |stop| Step::Start(3, vec![Step::Work(30), Step::Stop(stop)]);
@@ -234,6 +249,15 @@ proptest! {
             [vec![ender(Stop::Reboot)], second].concat(),
             vec![ender(Stop::PowerOff), Step::Idle],
         ];
-        prop_assert_eq!(run(&log, programs, true), Ok(Outcome::PoweredOff));
+        let guest = Guest::new(&log, programs).with_threads(threads);
+        let guest = if raises { guest.with_raisers() } else { guest };
+        let options = Options { reboot: true, ..Options::default() };
+        let outcome = run_steered(&log, guest, options, move |handle| {
+            for _ in 0..pauses {
+                handle.pause();
+                handle.resume();
+            }
+        });
+        prop_assert_eq!(outcome, Ok(Outcome::PoweredOff));
     }
 }

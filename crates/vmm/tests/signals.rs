@@ -43,6 +43,15 @@ const SCENARIOS: &[Scenario] = &[
         user.send(Signal::SIGTERM);
         user.expect("Ok(Terminated), the button was pressed 1 times");
     }),
+    ("a hangup that is spoken for stops nothing", hangs_up, |user| {
+        user.expect("ready");
+        user.send(Signal::SIGHUP);
+        user.expect("hung up once");
+        user.send(Signal::SIGHUP);
+        user.expect("hung up twice");
+        user.send(Signal::SIGTERM);
+        user.expect("Ok(PoweredOff), the button was pressed 1 times");
+    }),
     ("no thread is left", many, |user| user.expect("1 thread after 30 VMs")),
 ];
 
@@ -101,10 +110,13 @@ impl User {
 
 /// Runs the programs of two vCPUs, of which the second only sleeps.
 fn run(log: &Arc<Log>, programs: Vec<Program>, before: fn()) {
+    run_with(log, programs, before, Options { reboot: true, ..Options::default() });
+}
+
+fn run_with(log: &Arc<Log>, programs: Vec<Program>, before: fn(), options: Options) {
     let asleep = vec![Step::Start(1, vec![Step::Idle])];
     let programs: Vec<_> = programs.into_iter().map(|program| [asleep.clone(), program].concat()).collect();
-    let vm = Vm::new(Guest::new(log, programs), console(), Options { reboot: true, ..Options::default() })
-        .unwrap();
+    let vm = Vm::new(Guest::new(log, programs), console(), options).unwrap();
     before();
     let result = vm.run();
     println!("{result:?}, the button was pressed {} times", log.buttons.load(SeqCst));
@@ -136,6 +148,22 @@ fn reboots() {
     let log = Log::new(2);
     let first = vec![Step::Say("ready"), pressed(&log), Step::Stop(Stop::Reboot)];
     run(&log, vec![first, vec![Step::Say("ready again"), Step::Idle]], || {});
+}
+
+fn hangs_up() {
+    let (log, hangups) = (Log::new(2), Counter::default());
+    let program = vec![
+        Step::Say("ready"),
+        Step::Until(Arc::clone(&hangups), 1),
+        Step::Say("hung up once"),
+        Step::Until(Arc::clone(&hangups), 2),
+        Step::Say("hung up twice"),
+        pressed(&log),
+        Step::Stop(Stop::PowerOff),
+    ];
+    let on_hangup: Box<dyn Fn() + Send> = Box::new(move || _ = hangups.fetch_add(1, SeqCst));
+    let options = Options { on_hangup: Some(on_hangup), ..Options::default() };
+    run_with(&log, vec![program], || {}, options);
 }
 
 fn many() {

@@ -8,7 +8,7 @@ enum { WINDOW_STEPS = 4000 };
 
 void case_cede_decrementer(void)
 {
-	for (int i = 0; i < 5; i++) {
+	for (int i = 0; i < 5 && !this->failure; i++) {
 		const int64_t in_vain = cede_for_decrementer(timebase_frequency / 20);
 
 		if (in_vain > MAX_IN_VAIN)
@@ -19,7 +19,7 @@ void case_cede_decrementer(void)
 /* The decrementer has run out before the call. */
 void case_cede_overdue(void)
 {
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 100 && !this->failure; i++) {
 		const uint64_t before = this->decrementers;
 
 		set_decrementer(0);
@@ -32,7 +32,7 @@ void case_cede_overdue(void)
 
 void case_cede_pending(void)
 {
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 100 && !this->failure; i++) {
 		const uint64_t ipis = this->ipis, decrementers = this->decrementers;
 
 		set_decrementer(DECREMENTER_FAR);

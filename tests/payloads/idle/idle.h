@@ -20,6 +20,9 @@ struct cpu {
 
 	/* Interrupts taken, by kind, and external ones that had no source. */
 	uint64_t decrementers, ipis, doorbells, spurious;
+	uint64_t due;			/* when the decrementer runs out */
+	bool tries;			/* an instruction that it may not have; how often it had it not */
+	uint64_t refused;
 	uint64_t naps;			/* counted up before each H_CEDE */
 	uint64_t starts;		/* how often it came from start-cpu */
 	uint64_t step;			/* how far it is in its work, from 0 */
@@ -122,7 +125,8 @@ void case_ring(void);
 void case_confer_napping(void);
 void case_confer_running(void);
 void case_confer_all(void);
-void case_no_such_cpu(void);
+void case_prod_nobody(void);
+void case_confer_nobody(void);
 void case_stop_start(void);
 void case_join(void);
 void case_doorbell(void);

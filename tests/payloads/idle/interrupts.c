@@ -1,12 +1,15 @@
 /* The three interrupts that end a nap: decrementer, external (XICS), doorbell; and the nap itself. */
 #include "idle.h"
 
-enum { EXTERNAL = 0x500, DECREMENTER = 0x900, DOORBELL = 0xa00 };
+enum { PROGRAM = 0x700, EXTERNAL = 0x500, DECREMENTER = 0x900, DOORBELL = 0xa00 };
 enum { IPI_SOURCE = 2, CPPR_ALL = 0xff, MFRR_NONE = 0xff };
 enum { MSR_EE = 0x8000 };
 
+/* Emulated decrementers round to nanoseconds; a tick is about two. */
+enum { ROUNDING = 64 };
+
 /* An external interrupt without a source is allowed, a line that stays up without one is not. */
-enum { MAX_SPURIOUS = 100000 };
+enum { MAX_SPURIOUS = 1000 };
 
 extern const char interrupt[];
 extern int64_t h_cede(uint64_t *msr);
@@ -39,11 +42,14 @@ static void external(uint64_t srr0, uint64_t srr1)
 	hcall4(H_EOI, xirr, 0, 0, 0);
 }
 
-void take_interrupt(uint64_t vector, uint64_t srr0, uint64_t srr1);
-void take_interrupt(uint64_t vector, uint64_t srr0, uint64_t srr1)
+/* Gives the address at which the CPU goes on. */
+uint64_t take_interrupt(uint64_t vector, uint64_t srr0, uint64_t srr1);
+uint64_t take_interrupt(uint64_t vector, uint64_t srr0, uint64_t srr1)
 {
 	switch (vector) {
 	case DECREMENTER:
+		if (timebase() + ROUNDING < this->due)
+			fail("a decrementer interrupt came too early; ticks", this->due - timebase());
 		set_decrementer(DECREMENTER_FAR);
 		set(this->decrementers, this->decrementers + 1);
 		break;
@@ -53,9 +59,16 @@ void take_interrupt(uint64_t vector, uint64_t srr0, uint64_t srr1)
 	case DOORBELL:
 		set(this->doorbells, this->doorbells + 1);
 		break;
+	case PROGRAM:
+		if (this->tries) {
+			this->refused++;
+			return srr0 + 4;
+		}
+		/* fall through */
 	default:
 		give_up("interrupt", vector, srr0, srr1);
 	}
+	return srr0;
 }
 
 void interrupts_init(void)
@@ -74,13 +87,17 @@ void interrupts_end(void)
 
 void set_decrementer(uint32_t ticks)
 {
+	this->due = timebase() + ticks;
 	__asm__ volatile("mtdec %0" : : "r"((uint64_t)ticks));
 }
 
 void send_ipi(const struct cpu *cpu)
 {
-	const int64_t result = hcall4(H_IPI, cpu->server, IPI_PRIORITY, 0, 0);
+	int64_t result;
 
+	/* What it tells of is to be seen by whoever takes it. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	result = hcall4(H_IPI, cpu->server, IPI_PRIORITY, 0, 0);
 	if (result != H_SUCCESS)
 		fail("H_IPI returned", result);
 }
@@ -88,6 +105,7 @@ void send_ipi(const struct cpu *cpu)
 void clear_own_ipi(void)
 {
 	hcall4(H_IPI, this->server, MFRR_NONE, 0, 0);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 void cede(void)

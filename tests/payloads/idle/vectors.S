@@ -10,7 +10,9 @@
 #define RED_ZONE	512
 
 	.text
-/* r3 = the vector. Everything that C may change is kept, SRR0 and SRR1 too: hypercalls overwrite them. */
+/*
+ * r3 = the vector. Everything that C may change is kept, SRR1 too, which hypercalls overwrite; where to go on C says.
+ */
 	.globl	interrupt
 interrupt:
 	stdu	r1, -(FRAME + RED_ZONE)(r1)
@@ -35,14 +37,12 @@ interrupt:
 	mfsprg	r0, 1
 	std	r0, 144(r1)
 	mfsrr0	r4
-	std	r4, 152(r1)
 	mfsrr1	r5
-	std	r5, 160(r1)
+	std	r5, 152(r1)
 	bl	take_interrupt
 	nop
+	mtsrr0	r3
 	ld	r0, 152(r1)
-	mtsrr0	r0
-	ld	r0, 160(r1)
 	mtsrr1	r0
 	ld	r0, 144(r1)
 	mtctr	r0

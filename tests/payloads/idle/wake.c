@@ -79,6 +79,14 @@ void case_doorbell(void)
 		remark.word = "skipped, no sibling thread";
 		return;
 	}
+	this->tries = true;
+	send_doorbell(this);
+	this->tries = false;
+	if (this->refused) {
+		remark.word = "no such instruction";
+		return;
+	}
+	cede_without_decrementer("the own doorbell did not end the nap, but the decrementer:");
 	wake = send_doorbell;
 	taken = &this->doorbells;
 	sleep_until_woken();
@@ -104,7 +112,7 @@ static void cede_after_prod(void)
 
 void case_prod_self(void)
 {
-	for (int round = 0; round < ROUNDS; round++) {
+	for (int round = 0; round < ROUNDS && !this->failure; round++) {
 		drain_prods();
 		prod(this);
 		cede_after_prod();
@@ -275,12 +283,18 @@ void case_confer_all(void)
 		confer(-1, 0, H_SUCCESS);
 }
 
-void case_no_such_cpu(void)
+/* A server number that no machine of ours has. */
+enum { NO_CPU = 0x7fe };
+
+void case_prod_nobody(void)
 {
-	enum { NO_CPU = 0x7fe };
 	const int64_t result = hcall4(H_PROD, NO_CPU, 0, 0, 0);
 
 	if (result != H_PARAMETER)
 		fail("H_PROD returned", result);
+}
+
+void case_confer_nobody(void)
+{
 	confer(NO_CPU, 0, H_PARAMETER);
 }

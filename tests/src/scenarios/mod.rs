@@ -2,7 +2,9 @@
 
 mod boot;
 mod console;
+mod control;
 mod counts;
+mod idle;
 mod lifecycle;
 mod native;
 mod oracle;
@@ -111,6 +113,8 @@ pub fn all() -> Vec<Scenario> {
     let mut all = native::table();
     all.extend(boot::table());
     all.extend(console::table());
+    all.extend(control::table());
+    all.extend(idle::table());
     all.extend(counts::table());
     all.extend(lifecycle::table());
     all.extend(oracle::table());

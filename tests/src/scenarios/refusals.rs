@@ -102,6 +102,18 @@ const INPUT: &[Row] = &[
     ),
     input("refuses_threads_3", "", "cede run --cpus 3 --threads 3 --kernel /lab/vmlinux", &["threads", "3"]),
     input(
+        "refuses_cpus_that_are_offline",
+        "",
+        "cede run --placement 0,99 --kernel /lab/vmlinux",
+        &["CPU 99 is offline", "--placement"],
+    ),
+    input(
+        "refuses_more_vcores_than_cores",
+        "",
+        "cede run --cpus 64 --placement cores --kernel /lab/vmlinux",
+        &["64 vcores need 64 cores", "--placement none"],
+    ),
+    input(
         "refuses_unknown_key",
         r#"printf '[cpu]\nsockets = 2\n' >/tmp/vm.toml"#,
         "cede run --config /tmp/vm.toml",
@@ -133,5 +145,26 @@ const HOSTS: &[Row] = &[
         restore: "insmod /lib/modules/kvm_hv.ko",
         exit: HOST,
         says: &["no Book3S HV", "modprobe kvm_hv"],
+    },
+    Row {
+        title: "refuses_vmm_plane_without_tracefs",
+        prepare: "umount /sys/kernel/tracing; mount --bind /tmp /sys/kernel/debug",
+        command: "cede run --plane vmm --kernel /lab/vmlinux",
+        restore: "umount /sys/kernel/debug; mount -t tracefs nodev /sys/kernel/tracing",
+        exit: HOST,
+        says: &[
+            "vmm plane is not possible",
+            "tracefs is not mounted",
+            "mount -t tracefs nodev /sys/kernel/tracing",
+        ],
+    },
+    Row {
+        title: "refuses_vmm_plane_without_perfmon",
+        prepare: "mkdir -m 777 /tmp/nobody; echo 'nobody:x:65534:65534::/:/bin/sh' >/etc/passwd; chmod 666 /dev/kvm; chmod -R a+rX /sys/kernel/tracing/events/kvm_hv; \
+                  chmod 755 /sys/kernel/tracing /sys/kernel/tracing/events",
+        command: "su nobody -c 'cede run --run-dir /tmp/nobody --plane vmm --kernel /lab/vmlinux'",
+        restore: "rm /etc/passwd; rm -rf /tmp/nobody; chmod 700 /sys/kernel/tracing",
+        exit: HOST,
+        says: &["vmm plane is not possible", "CAP_PERFMON", "perf_event_paranoid"],
     },
 ];

@@ -45,6 +45,7 @@ pub(super) fn table() -> Vec<Scenario> {
             .within(300),
             Scenario::at(host, "vmm_plane_reboot", Body::Steps(|host| reboot(host, "--plane vmm"))),
             Scenario::at(host, "vmm_plane_steered", Body::Steps(steered)),
+            Scenario::at(host, "vmm_plane_event_lost", Body::Steps(event_lost)),
         ]);
     }
     table.push(cpus(
@@ -100,7 +101,7 @@ fn restless(host: &mut LabHost, flags: &str) -> Result<()> {
     host.start(&format!(
         "--config {CONFIG} --name ada --kernel {DEBIAN} --initrd /tmp/initrd --cpus 2 {flags} --cmdline '{RESTLESS}'"
     ))?;
-    host.expect("\nrestless\n")?;
+    host.expect("\nrestless")?;
     Ok(())
 }
 
@@ -156,7 +157,7 @@ fn steered(host: &mut LabHost) -> Result<()> {
         host.ok("cede stat ada")?.contains("halt_poll_ns=3000000 "),
         "the file's new value does not count"
     );
-    stop(host)
+    stop(host).map(drop)
 }
 
 /// The same commands on KVM's own plane, where a POWER9 has no halt polling to set.
@@ -174,13 +175,33 @@ fn steered_on_the_kernel_plane(host: &mut LabHost) -> Result<()> {
     ensure!(!grows(host, "halt_wakeup")?, "the guest runs while it is paused");
     host.ok("cede resume ada")?;
     ensure!(grows(host, "halt_wakeup")?, "the guest does not run after the pause");
-    stop(host)
+    stop(host).map(drop)
 }
 
-fn stop(host: &mut LabHost) -> Result<()> {
+/// The perf events are taken from the process: the guest does not notice, one warning tells, and cedes come out again.
+fn event_lost(host: &mut LabHost) -> Result<()> {
+    restless(host, "--plane vmm")?;
+    ensure!(
+        host.ok("/lab/bench-agent lose-events --pid $pid")? == "2\n",
+        "the process has not one event a vCPU"
+    );
+    host.expect("is lost, KVM sleeps by itself when the guest idles; it was opened again")?;
+    ensure!(grows(host, "halt_attempted_poll")?, "cedes do not come out again");
+    // Another tracer of the same event takes nothing away, nor does tracefs when it goes.
+    host.ok("echo 1 >/sys/kernel/tracing/events/kvm_hv/enable; sleep 1; echo 0 >/sys/kernel/tracing/events/kvm_hv/enable")?;
+    host.ok("umount /sys/kernel/tracing")?;
+    let polls = grows(host, "halt_attempted_poll")?;
+    host.ok("mount -t tracefs nodev /sys/kernel/tracing")?;
+    ensure!(polls, "cedes do not come out without tracefs");
+    let printed = stop(host)?;
+    ensure!(printed.matches(" WARN ").count() <= 3, "more than one warning a vCPU:\n{printed}");
+    Ok(())
+}
+
+fn stop(host: &mut LabHost) -> Result<String> {
     host.ok("kill -TERM $pid; usleep 200000; kill -TERM $pid 2>/dev/null; true")?;
     let ended = host.wait()?;
     ensure!(matches!(ended.code, 0 | 6), "cede ended with {}", ended.code);
     ensure!(host.sh("test -e /run/cede/ada")?.code == 1, "the run directory is left");
-    Ok(())
+    Ok(ended.text)
 }

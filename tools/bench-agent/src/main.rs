@@ -5,6 +5,7 @@
 //! | `boot PLAN` | the host | starts each monitor in turn and says what it cost |
 //! | `idle PLAN` | the host | the same with guests that idle |
 //! | `count --pid P --seconds S` | the host | counts what a process does; [`bench_agent::Counts`] as JSON |
+//! | `lose-events --pid P` | the host | takes a process's perf events away; prints how many |
 //! | `pingpong --turns N --batches B` | the guest | two processes on two CPUs, in turn |
 //! | `echo CPU` | the guest | the second of them |
 
@@ -15,6 +16,7 @@ mod counter;
 mod cyclictest;
 mod hist;
 mod idle;
+mod lose;
 mod memory;
 mod pingpong;
 mod process;
@@ -23,7 +25,7 @@ mod trace;
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: bench-agent boot PLAN | idle PLAN | count --pid P --seconds S | \
+const USAGE: &str = "usage: bench-agent boot PLAN | idle PLAN | count --pid P --seconds S | lose-events --pid P | \
                      pingpong --turns N --batches B | echo CPU";
 
 fn main() -> Result<()> {
@@ -33,6 +35,7 @@ fn main() -> Result<()> {
         ["boot", plan] => boot::run(&read(plan)?),
         ["idle", plan] => idle::run(&read(plan)?),
         ["count", "--pid", pid, "--seconds", seconds] => count::run(number(pid)?, number(seconds)?),
+        ["lose-events", "--pid", pid] => lose::run(number(pid)?),
         ["pingpong", "--turns", turns, "--batches", batches] => {
             pingpong::run(number(turns)?, number(batches)?)
         }

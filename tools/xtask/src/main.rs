@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, cross, demo, lab, test};
+use xtask::{bench, cross, demo, idle, lab, test};
 
 /// Tasks of the project
 #[derive(Parser, Debug)]
@@ -30,6 +30,8 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Run the payload `idle` under QEMU's own hypervisor, QEMU/KVM and both planes of cede, and compare
+    Idle(idle::Options),
     #[command(subcommand)]
     Lab(lab::cli::Lab),
     #[command(subcommand)]
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         }),
         Task::Demo { host } => demo::run(host),
         Task::Test { quick } => test::run(quick).map(|()| ExitCode::SUCCESS),
+        Task::Idle(options) => idle::run(&options),
         Task::Lab(lab) => lab::cli::main(lab),
         Task::Bench(bench) => bench::main(bench),
     };

@@ -47,3 +47,73 @@ pub(super) fn join(call: &mut Call<'_>) -> i64 {
     call.effect = Effect::Join;
     H_SUCCESS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpus::CpuState;
+    use crate::fake::{Guest, Told};
+    use crate::papr::nr::{H_CEDE, H_CONFER, H_JOIN, H_PROD};
+
+    /// Servers that no vCPU has: indices, a good one with a high bit, and more.
+    const UNKNOWN: &[u64] = &[2, 3, 10, 8 | 1 << 32, 0x7fff_ffff, u64::MAX - 1];
+
+    #[test]
+    fn the_kernels_plane_has_none_of_these() {
+        let guest = Guest::new();
+        for nr in [H_CEDE, H_PROD, H_CONFER, H_JOIN] {
+            let answer = guest.hcall(nr, &[8, 7]);
+            assert_eq!((answer.ret, answer.effect), (H_FUNCTION, Effect::None), "{nr:#x}");
+            assert_eq!(answer.args[..2], [8, 7]);
+        }
+    }
+
+    #[test]
+    fn cede_and_join_concern_the_caller_alone() {
+        let guest = Guest::on_vmm_plane();
+        for (nr, effect) in [(H_CEDE, Effect::Cede), (H_JOIN, Effect::Join)] {
+            let answer = guest.hcall_of(2, nr, &[5]);
+            assert_eq!((answer.ret, answer.effect, answer.args[0]), (H_SUCCESS, effect, 5));
+        }
+        assert_eq!(guest.scheduler.told(), []);
+    }
+
+    #[test]
+    fn a_prod_goes_to_the_server_that_is_named() {
+        let guest = Guest::on_vmm_plane();
+        for (vcpu, server) in [0, 1, 8, 9].into_iter().enumerate() {
+            let answer = guest.hcall_of(1, H_PROD, &[server]);
+            assert_eq!((answer.ret, answer.effect), (H_SUCCESS, Effect::None));
+            assert_eq!(guest.scheduler.told(), [Told::Prod(vcpu)]);
+        }
+        for server in UNKNOWN.iter().chain(&[u64::MAX, 0xffff_ffff]) {
+            assert_eq!(guest.ret(H_PROD, &[*server]), H_PARAMETER, "{server:#x}");
+        }
+        assert_eq!(guest.scheduler.told(), []);
+    }
+
+    #[test]
+    fn a_confer_is_to_one_or_to_all() {
+        let guest = Guest::on_vmm_plane();
+        for (server, target) in [(9, Some(3)), (0, Some(0)), (u64::MAX, None), (0xffff_ffff, None)] {
+            assert_eq!(guest.hcall_of(1, H_CONFER, &[server, 4]).ret, H_SUCCESS);
+            assert_eq!(guest.scheduler.told(), [Told::Confer(1, target)], "{server:#x}");
+        }
+        for server in UNKNOWN {
+            assert_eq!(guest.ret(H_CONFER, &[*server]), H_PARAMETER, "{server:#x}");
+        }
+        assert_eq!(guest.scheduler.told(), []);
+    }
+
+    #[test]
+    fn whoever_was_prodded_has_not_joined_any_more() {
+        let guest = Guest::on_vmm_plane();
+        let cpus = &guest.platform.cpus;
+        cpus.set(2, CpuState::Running);
+        assert!(cpus.try_join(2));
+        assert!(!cpus.try_join(0), "all others have joined");
+        assert_eq!(guest.ret(H_PROD, &[8]), H_SUCCESS);
+        assert!(cpus.try_join(0), "vCPU 2 is awake, though it has not run yet");
+        assert!(!cpus.try_join(2), "now it is the last");
+    }
+}

@@ -15,46 +15,61 @@ use vm_memory::Bytes;
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = 8 * MIB;
 
+mod vmm_plane;
+
 struct Rig {
     machine: Machine<Fake>,
     vcpus: Vec<FakeVcpu>,
     memory: GuestMemoryMmap,
     kernel: NamedTempFile,
+    scheduler: Arc<FakeScheduler>,
+}
+
+fn wish() -> Wish {
+    Wish {
+        name: "ada".into(),
+        cpus: 2,
+        threads: 1,
+        memory: 16 * MIB,
+        cpu: None,
+        mmu: None,
+        irqchip: None,
+        plane: None,
+        cmdline: "quiet".into(),
+    }
 }
 
 impl Rig {
-    /// Two vCPUs with a XIVE, put together as the run loop does it.
+    /// Two vCPUs with a XIVE.
     fn new() -> Self {
-        let wish = Wish {
-            name: "ada".into(),
-            cpus: 2,
-            threads: 1,
-            memory: 16 * MIB,
-            cpu: None,
-            mmu: None,
-            irqchip: None,
-            plane: None,
-            cmdline: "quiet".into(),
-        };
-        let plan = Plan::choose(wish, &assumed_host(Generation::Power9)).unwrap();
+        Self::with(wish(), Generation::Power9, Console::file(Path::new("/dev/null")).unwrap())
+    }
+
+    /// Put together as the run loop does it.
+    fn with(wish: Wish, generation: Generation, console: Console) -> Self {
+        let plan = Plan::choose(wish, &assumed_host(generation)).unwrap();
         let kernel = Elf::good().file();
         let images = BootImages::open(kernel.path(), None, plan.rma()).unwrap();
-        let fake = Fake::new(true, &plan.spec.servers, &plan.sources());
-        let console = Arc::new(Console::file(Path::new("/dev/null")).unwrap());
-        let mut machine = Machine::new(plan, fake, images, console);
+        let has_xive = plan.spec.irqchip == Irqchip::Xive;
+        let fake = Fake::new(has_xive, &plan.spec.servers, &plan.sources());
+        let mut machine = Machine::new(plan, fake, images, Arc::new(console));
         let ranges: Vec<_> = machine.ram().iter().map(|r| (r.start, r.size as usize)).collect();
         let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
-        machine.attach(memory.clone(), Arc::new(FakeScheduler::default())).unwrap();
+        let scheduler: Arc<FakeScheduler> = Arc::default();
+        machine.attach(memory.clone(), Arc::clone(&scheduler) as _).unwrap();
         let vcpus = (0..machine.vcpu_count()).map(|index| machine.create_vcpu(index).unwrap()).collect();
-        Self { machine, vcpus, memory, kernel }
+        Self { machine, vcpus, memory, kernel, scheduler }
     }
 
     fn booted() -> Self {
-        let mut rig = Self::new();
-        let (boot, entry) = rig.machine.reset().unwrap();
-        rig.machine.enter(boot, &mut rig.vcpus[boot], entry).unwrap();
-        rig.machine.vm.asked();
-        rig
+        Self::new().boot()
+    }
+
+    fn boot(mut self) -> Self {
+        let (boot, entry) = self.machine.reset().unwrap();
+        self.machine.enter(boot, &mut self.vcpus[boot], entry).unwrap();
+        self.machine.vm.asked();
+        self
     }
 
     fn hcall(&mut self, index: usize, nr: u64, given: &[u64]) -> Action<Entry> {

@@ -5,18 +5,6 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// What is known of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HostFacts {
-    /// RAM in bytes; see [`host_memory`].
-    pub memory_bytes: u64,
-    /// How many vCPUs a VM can have (KVM_CAP_MAX_VCPUS).
-    pub max_vcpus: u32,
-    /// Which numbers of threads a core can have, one bit each: bit value 4 is four threads
-    /// (KVM_CAP_PPC_SMT_POSSIBLE).
-    pub threads_possible: u32,
-}
-
 /// The host's RAM in bytes.
 #[must_use]
 pub fn host_memory() -> u64 {
@@ -26,26 +14,13 @@ pub fn host_memory() -> u64 {
     u64::try_from(pages).unwrap_or(0) * u64::try_from(page).unwrap_or(0)
 }
 
-/// Whether the host can run the configuration at all.
+/// Whether the host has the memory, of which it has `host_bytes`. What else it has to have is the plan's to say.
 ///
 /// # Errors
-/// The first thing that it cannot, with the flag, the key and the host's own number.
-pub fn check_host(config: &VmConfig, host: &HostFacts) -> Result<(), ConfigError> {
-    if config.memory.bytes() > host.memory_bytes {
-        return Err(ConfigError::Memory { wanted: config.memory, mib: host.memory_bytes >> 20 });
-    }
-    let vcpus = config.topology.vcpus.get();
-    if vcpus > host.max_vcpus {
-        return Err(ConfigError::Cpus { wanted: vcpus, limit: host.max_vcpus });
-    }
-    let threads = config.topology.threads.get();
-    if threads & host.threads_possible == 0 {
-        let possible: Vec<String> = (0..4)
-            .map(|bit| 1_u32 << bit)
-            .filter(|threads| threads & host.threads_possible != 0)
-            .map(|threads| threads.to_string())
-            .collect();
-        return Err(ConfigError::Threads { wanted: threads, possible: possible.join(", ") });
+/// [`ConfigError::Memory`].
+pub fn check_memory(config: &VmConfig, host_bytes: u64) -> Result<(), ConfigError> {
+    if config.memory.bytes() > host_bytes {
+        return Err(ConfigError::Memory { wanted: config.memory, mib: host_bytes >> 20 });
     }
     Ok(())
 }

@@ -74,7 +74,7 @@ pub fn running(run_dir: Option<&Path>, json: bool) -> Outcome {
 pub fn stat(vm: &VmRef, json: bool) -> Outcome {
     let client = client(vm);
     if json {
-        return finish(client.ask(&Command::Stat).map(|stat: Value| format!("{stat:#}")));
+        return finish(client.ask(&Command::Stat).map(|stat: Value| stat.to_string()));
     }
     finish(client.ask(&Command::Stat).map(|stat: Stat| show::totals(&stat)))
 }
@@ -158,6 +158,8 @@ fn finish(result: Result<String, ClientError>) -> Outcome {
 fn print(text: &str) -> Outcome {
     match writeln!(io::stdout(), "{text}") {
         Ok(()) => Outcome::Success,
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Outcome::Success,
         Err(error) => report::failure(Outcome::Internal, &error),
     }
 }

@@ -4,10 +4,14 @@
 //! the thread until somebody takes it. (ppoll would run the signal's default action, which ends the process.)
 //! What must not happen is collected in [`Log::wrong`]; a panic on a vCPU's thread would only look like a hang.
 
-use arch_api::{Action, Arch, Exit, Fatal, HvError, Raise, RamRegion, Reply, Scheduler, Stop, Vcpu};
+use arch_api::{
+    Action, Arch, Exit, Fatal, HvError, Nap, Raise, RamRegion, Reply, Scheduler, Stop, Until, Vcpu,
+};
 use devices::console::Console;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::collections::VecDeque;
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::Path;
@@ -15,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmm::{Handle, Options, Outcome, Vm};
 use vmm_sys_util::signal::clear_signal;
 
 pub type Program = Vec<Step>;
@@ -43,6 +48,19 @@ pub enum Step {
     Sync,
     Park,
     Stop(Stop),
+    /// A wait that comes out as a hypercall.
+    Cede(Nap),
+    /// A wait that comes out as [`Exit::Ceded`].
+    CedeEvent(Nap),
+    /// A nap of so many nanoseconds that goes on until the architecture was asked this many times.
+    Ask(usize, u64),
+    Interrupt(usize),
+    Prod(usize),
+    Confer(Option<usize>),
+    /// The counter is this high, and no higher.
+    Expect(Counter, usize),
+    /// Notes which of the host's CPUs this thread may run on.
+    Where,
     /// The architecture gives up.
     Fail,
     /// The hypervisor refuses to run.
@@ -56,6 +74,16 @@ pub struct Log {
     pub entered: Vec<AtomicUsize>,
     pub left: Vec<AtomicUsize>,
     pub prepared: Vec<Counter>,
+    /// How often the architecture was asked whether a nap goes on.
+    pub asked: Vec<Counter>,
+    /// How often the external interrupt was raised.
+    pub raised: Vec<Counter>,
+    /// How often a kick brought it out.
+    pub kicked: Vec<Counter>,
+    /// Runs, of all vCPUs.
+    pub runs: AtomicUsize,
+    /// Where each vCPU's thread may run, as it last noted.
+    pub places: Mutex<BTreeMap<usize, Vec<usize>>>,
     /// How many threads are in `run`.
     pub inside: AtomicUsize,
     pub buttons: Counter,
@@ -66,8 +94,16 @@ pub struct Log {
 impl Log {
     pub fn new(vcpus: usize) -> Arc<Self> {
         let counters = || (0..vcpus).map(|_| AtomicUsize::default()).collect();
-        let prepared = (0..vcpus).map(|_| Counter::default()).collect();
-        Arc::new(Self { entered: counters(), left: counters(), prepared, ..Self::default() })
+        let shared = || (0..vcpus).map(|_| Counter::default()).collect();
+        Arc::new(Self {
+            entered: counters(),
+            left: counters(),
+            prepared: shared(),
+            asked: shared(),
+            raised: shared(),
+            kicked: shared(),
+            ..Self::default()
+        })
     }
 
     fn check(&self, good: bool, what: impl FnOnce() -> String) {
@@ -105,18 +141,56 @@ pub struct Guest {
     programs: Mutex<VecDeque<Program>>,
     running: Arc<[AtomicBool]>,
     memory: Option<GuestMemoryMmap>,
+    scheduler: Option<Arc<dyn Scheduler>>,
     faults: Faults,
+    threads: usize,
+    raises: bool,
 }
 
 impl Guest {
     pub fn new(log: &Arc<Log>, programs: impl Into<VecDeque<Program>>) -> Self {
         let running = log.entered.iter().map(|_| AtomicBool::default()).collect();
         let programs = Mutex::new(programs.into());
-        Self { log: Arc::clone(log), programs, running, memory: None, faults: Faults::default() }
+        Self {
+            log: Arc::clone(log),
+            programs,
+            running,
+            memory: None,
+            scheduler: None,
+            faults: Faults::default(),
+            threads: 1,
+            raises: false,
+        }
     }
 
     pub fn with_faults(self, faults: Faults) -> Self {
         Self { faults, ..self }
+    }
+
+    /// So many vCPUs share a vcore.
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
+    }
+
+    /// Interrupts reach vCPUs in the guest without a kick.
+    pub fn with_raisers(self) -> Self {
+        Self { raises: true, ..self }
+    }
+
+    fn scheduler(&self) -> &dyn Scheduler {
+        &**self.scheduler.as_ref().expect("attach comes first")
+    }
+}
+
+/// A vCPU's external interrupt.
+struct Raiser {
+    index: usize,
+    log: Arc<Log>,
+}
+
+impl Raise for Raiser {
+    fn raise(&self) {
+        self.log.raised[self.index].fetch_add(1, SeqCst);
     }
 }
 
@@ -130,6 +204,8 @@ pub struct GuestVcpu {
     /// What the next run has to bring.
     expected: Reply,
     exits: i64,
+    /// How often it is still to be asked whether its nap goes on, and for how long it naps.
+    asks: (usize, u64),
     /// Readable while the kick is pending for the thread that polls.
     kick: OwnedFd,
 }
@@ -162,6 +238,7 @@ impl GuestVcpu {
         loop {
             if self.kicked(PollTimeout::ZERO) {
                 clear_signal(vmm::kick_signal()).expect("the kick is blocked");
+                self.log.kicked[self.index].fetch_add(1, SeqCst);
                 return Ok(Exit::Interrupted);
             }
             let hcall = Exit::Hcall { nr: 0, args: [0; 9] };
@@ -181,6 +258,17 @@ impl GuestVcpu {
                 Step::Until(..) | Step::WhenParked(_) | Step::Work(0) => {}
                 Step::Count(counter) => _ = counter.fetch_add(1, SeqCst),
                 Step::Say(words) => println!("{words}"),
+                Step::Expect(counter, exactly) => {
+                    let is = counter.load(SeqCst);
+                    self.log.check(is == exactly, || format!("vCPU {}: {is}, not {exactly}", self.index));
+                }
+                Step::Where => {
+                    self.log.places.lock().unwrap().insert(self.index, own_cpus());
+                }
+                step @ Step::CedeEvent(_) => {
+                    self.current = step;
+                    return Ok(Exit::Ceded);
+                }
                 Step::Work(more) => {
                     self.program.push_front(Step::Work(more - 1));
                     self.current = Step::Work(more);
@@ -208,6 +296,7 @@ impl Vcpu for GuestVcpu {
         if let Reply::Mmio(bytes) = reply {
             self.log.loaded.lock().unwrap().push(bytes);
         }
+        self.log.runs.fetch_add(1, SeqCst);
         self.log.inside.fetch_add(1, SeqCst);
         let exit = self.guest();
         self.log.inside.fetch_sub(1, SeqCst);
@@ -230,11 +319,11 @@ impl Arch for Guest {
     }
 
     fn threads(&self) -> usize {
-        1
+        self.threads
     }
 
-    fn attach(&mut self, memory: GuestMemoryMmap, _scheduler: Arc<dyn Scheduler>) -> Result<(), HvError> {
-        self.memory = Some(memory);
+    fn attach(&mut self, memory: GuestMemoryMmap, scheduler: Arc<dyn Scheduler>) -> Result<(), HvError> {
+        (self.memory, self.scheduler) = (Some(memory), Some(scheduler));
         Ok(())
     }
 
@@ -250,12 +339,13 @@ impl Arch for Guest {
             current: Step::Idle,
             expected: Reply::None,
             exits: 0,
+            asks: (0, 0),
             kick: kick_fd(),
         })
     }
 
-    fn raiser(&self, _index: usize) -> Option<Arc<dyn Raise>> {
-        None
+    fn raiser(&self, index: usize) -> Option<Arc<dyn Raise>> {
+        self.raises.then(|| Arc::new(Raiser { index, log: Arc::clone(&self.log) }) as _)
     }
 
     fn reset(&self) -> Result<(usize, Program), Fatal> {
@@ -305,15 +395,30 @@ impl Arch for Guest {
     }
 
     fn handle(&self, index: usize, vcpu: &mut GuestVcpu, exit: Exit) -> Result<Action<Program>, Fatal> {
+        let current = std::mem::replace(&mut vcpu.current, Step::Idle);
+        if exit == Exit::Ceded {
+            return Ok(self.ceded(index, vcpu, current));
+        }
         self.log.check(matches!(exit, Exit::Hcall { .. }), || format!("{exit:?} is not the architecture's"));
         vcpu.exits += 1;
         let reply = Reply::Hcall { ret: vcpu.exits, args: [index as u64; 9] };
         vcpu.expected = reply;
-        Ok(match std::mem::replace(&mut vcpu.current, Step::Idle) {
+        match current {
+            Step::Interrupt(other) => self.scheduler().interrupt(other),
+            Step::Prod(other) => self.scheduler().prod(other),
+            Step::Confer(other) => self.scheduler().confer(index, other),
+            _ => {}
+        }
+        Ok(match current {
             Step::Start(other, entry) if !self.running[other].swap(true, SeqCst) => {
                 Action::Start { vcpu: other, entry, reply }
             }
             Step::Sync => Action::ResumeAndSync(reply),
+            Step::Cede(nap) => Action::Nap { nap, reply },
+            Step::Ask(times, ns) => {
+                vcpu.asks = (times, ns);
+                Action::Nap { nap: asking(ns), reply }
+            }
             Step::Park => Action::Park,
             Step::Stop(stop) => Action::Stop(stop),
             Step::Fail => return Err(Fatal::Guest { vcpu: index, what: "as asked".into() }),
@@ -325,6 +430,60 @@ impl Arch for Guest {
         self.log.buttons.fetch_add(1, SeqCst);
         Ok(())
     }
+}
+
+impl Guest {
+    /// The vCPU has ceded, or naps and asks whether it goes on napping.
+    fn ceded(&self, index: usize, vcpu: &mut GuestVcpu, current: Step) -> Action<Program> {
+        if let Step::CedeEvent(nap) = current {
+            return Action::Nap { nap, reply: Reply::None };
+        }
+        self.log.asked[index].fetch_add(1, SeqCst);
+        let (times, ns) = vcpu.asks;
+        self.log.check(times > 0, || format!("vCPU {index} asks, and was not to"));
+        vcpu.asks.0 = times.saturating_sub(1);
+        if times > 1 {
+            Action::Nap { nap: asking(ns), reply: Reply::None }
+        } else {
+            Action::Resume(Reply::None)
+        }
+    }
+}
+
+/// A nap after which the architecture is asked.
+pub fn asking(ns: u64) -> Nap {
+    Nap { timeout: Some(ns), until: Until::EventOrAskAgain }
+}
+
+/// A nap without an end of its own.
+pub fn endless(until: Until) -> Nap {
+    Nap { timeout: None, until }
+}
+
+/// The host's CPUs that the calling thread may run on.
+pub fn own_cpus() -> Vec<usize> {
+    let cpus = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    (0..CpuSet::count()).filter(|&cpu| cpus.is_set(cpu).unwrap()).collect()
+}
+
+/// Runs a guest to its end while `steer` has its handle, and checks that nothing of it is left.
+pub fn run_steered(
+    log: &Arc<Log>,
+    guest: Guest,
+    options: Options,
+    steer: impl FnOnce(&Handle) + Send + 'static,
+) -> Result<Outcome, String> {
+    let result = within(60, "the VM", move || {
+        let vm = Vm::new(guest, console(), options)?;
+        let handle = vm.handle();
+        let steering = std::thread::spawn(move || steer(&handle));
+        let result = vm.run();
+        steering.join().expect("what steers found nothing wrong");
+        result
+    });
+    log.assert_quiet();
+    assert_eq!(Arc::strong_count(log), 1, "a thread or a vCPU is left");
+    result.map_err(|error| error.to_string())
 }
 
 pub fn console() -> Arc<Console> {

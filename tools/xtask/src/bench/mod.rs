@@ -5,7 +5,7 @@ mod boot;
 mod foreign;
 mod idle;
 mod probe;
-mod qemu;
+pub(crate) mod qemu;
 mod report;
 
 use std::fs;
