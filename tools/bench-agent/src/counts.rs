@@ -11,6 +11,8 @@ pub struct Counts {
     pub seconds: f64,
     /// Calls by their name.
     pub syscalls: BTreeMap<String, u64>,
+    /// Times that a thread gave up its CPU by itself; `sched:sched_switch` has also those in which it was preempted.
+    pub voluntary_switches: u64,
     /// Trace events, as `system:event`; those that did not happen are left out.
     pub events: BTreeMap<String, u64>,
 }

@@ -3,7 +3,7 @@
 //! Owns a tracing instance in which each event has a hist trigger: nothing is recorded, so nothing overflows and
 //! nobody has to read along, however many events there are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,15 +13,18 @@ use bench_agent::Counts;
 
 const TRACING: &str = "/sys/kernel/tracing";
 
-/// Event and key of the thread; all events of kvm_hv are counted too.
+/// Event and its keys, that of the thread first; all events of kvm_hv are counted too.
 const EVENTS: [(&str, &str, &str); 2] = [
-    ("sched", "sched_switch", "prev_pid"),
+    ("sched", "sched_switch", "prev_pid,prev_state"),
     // A perf event that signals a vCPU's thread costs one of these.
     ("signal", "signal_generate", "pid"),
 ];
 
 /// KVM's own; enabling it changes what the processor counts, which is not for free.
 const NOT_COUNTED: &str = "kvmppc_vcpu_stats";
+
+/// `prev_state` of a thread that would have run on: TASK_RUNNING, and what the event has for a preemption.
+const RUNNABLE: [u64; 2] = [0, 0x100];
 
 /// Counts what the threads of one process do.
 pub struct Hists {
@@ -51,7 +54,7 @@ impl Hists {
     pub fn stop(mut self) -> Result<Counts> {
         let seconds = self.begin.elapsed().as_secs_f64();
         self.threads.extend(threads(self.pid)?);
-        let mut counts = Counts { seconds, syscalls: BTreeMap::new(), events: BTreeMap::new() };
+        let mut counts = Counts { seconds, ..Counts::default() };
         for (keys, hits) in self.read("raw_syscalls", "sys_enter")? {
             if let [thread, nr] = keys[..] {
                 if self.threads.contains(&thread) {
@@ -63,9 +66,13 @@ impl Hists {
         let others = EVENTS.iter().map(|(system, event, _)| (*system, *event));
         for (system, event) in others.chain(kvm.iter().map(|event| ("kvm_hv", event.as_str()))) {
             let hists = self.read(system, event)?;
-            let ours =
-                hists.iter().filter(|(keys, _)| keys.first().is_some_and(|t| self.threads.contains(t)));
-            let hits: u64 = ours.map(|(_, hits)| hits).sum();
+            let mut hits = 0;
+            for (keys, count) in hists.iter().filter(|(keys, _)| self.threads.contains(&keys[0])) {
+                hits += count;
+                if event == "sched_switch" && !RUNNABLE.contains(&keys[1]) {
+                    counts.voluntary_switches += count;
+                }
+            }
             if hits > 0 {
                 counts.events.insert(format!("{system}:{event}"), hits);
             }

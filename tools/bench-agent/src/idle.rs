@@ -80,6 +80,7 @@ fn per_turn(counts: &Counts, turns: u32) -> Vec<(Figure, f64)> {
     let mut values = vec![
         (figures::TURN_SYSCALLS, share(counts.all_syscalls())),
         (figures::TURN_SWITCHES, share(counts.event("sched:sched_switch"))),
+        (figures::TURN_VOLUNTARY, share(counts.voluntary_switches)),
     ];
     for (name, count) in &counts.syscalls {
         values.push((Figure::named(format!("per turn, system call {name}"), Unit::Number), share(*count)));
@@ -126,11 +127,12 @@ mod tests {
         let syscalls = [("ioctl".to_owned(), 200), ("write".to_owned(), 1)].into();
         let events =
             [("sched:sched_switch".to_owned(), 400), ("kvm_hv:kvm_guest_exit".to_owned(), 100)].into();
-        let values = per_turn(&Counts { seconds: 1.0, syscalls, events }, 100);
+        let values = per_turn(&Counts { seconds: 1.0, syscalls, voluntary_switches: 390, events }, 100);
         let shown: Vec<(&str, f64)> = values.iter().map(|(f, v)| (f.title.as_ref(), *v)).collect();
         let expected = [
             ("per turn, system calls", 2.01),
             ("per turn, context switches", 4.0),
+            ("per turn, voluntary context switches", 3.9),
             ("per turn, system call ioctl", 2.0),
             ("per turn, kvm_hv:kvm_guest_exit", 1.0),
         ];

@@ -80,3 +80,5 @@ pub const IDLE_SYSCALLS: Figure = Figure::new("idle, system calls per second", U
 pub const TURN_SYSCALLS: Figure = Figure::new("per turn, system calls", Unit::Number);
 /// Context switches of the monitor's threads per turn.
 pub const TURN_SWITCHES: Figure = Figure::new("per turn, context switches", Unit::Number);
+/// Those in which the thread gave up its CPU by itself.
+pub const TURN_VOLUNTARY: Figure = Figure::new("per turn, voluntary context switches", Unit::Number);
