@@ -2,7 +2,8 @@
 //!
 //! A sender makes the ICP pending and posts the cause; the vcore wakes the vCPU if it naps and has its line raised if it is
 //! in the guest. The vCPU settles its line, enters, takes the interrupt where the line is high, and cedes where it is not; then
-//! it naps unless its ICP has something pending. What must never be: a vCPU in the guest with its line low, or asleep, and an interrupt that it would take.
+//! it naps unless its ICP has something pending. What must never be: a vCPU that stays in the guest with its line low, or is
+//! asleep, and an interrupt that it would take.
 //!
 //! All three are the real ones on loom's atomics. Reduced are: the vcore to one thread that does not poll (`crates/vcore`
 //! checks the rest by itself), the guest to what it does about interrupts, the hypervisor to the pin's level and the futex, the
