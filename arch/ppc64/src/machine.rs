@@ -107,7 +107,7 @@ impl<V: Vm> Machine<V> {
     fn nap(&self, index: usize, vcpu: &mut V::Vcpu, reply: Reply) -> Result<Action<Entry>, Fatal> {
         let Some(own) = &self.platform.own else { return Err(lost(index, vcpu, Exit::Ceded)) };
         let timeout = u64::try_from(vcpu.decrementer_ns()?).unwrap_or(0);
-        Ok(match own.nap(timeout, || vcpu.doorbell())? {
+        Ok(match own.nap(index, timeout, || vcpu.doorbell())? {
             Some(nap) => Action::Nap { nap, reply },
             None => Action::Resume(reply),
         })

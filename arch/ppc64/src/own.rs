@@ -7,9 +7,13 @@
 //!                                              └─in the host───▶ it looks before it enters (`settle`)
 //! ```
 //!
-//! What must hold: while a vCPU is in the guest its line is high if its ICP has an interrupt pending. Whoever makes one
-//! pending tells the scheduler afterwards; the scheduler knows whether the vCPU is in the guest, and if it is not, it will
-//! not enter before it has come through [`Own::settle`] again.
+//! What must hold:
+//! 1. While a vCPU is in the guest and its ICP has an interrupt pending, its line is high, or a thread is just about to make it
+//!    so. Whoever makes an interrupt pending tells the scheduler afterwards; the scheduler knows whether the vCPU is in the
+//!    guest, and if it is not, it will not enter before it has come through [`Own::settle`] again.
+//! 2. A vCPU whose ICP has an interrupt pending does not nap. A thread that is about to make the line high has told the
+//!    scheduler before, and does not tell it again: if the vCPU has been out and in since, and cedes while the line is
+//!    still low, only the ICP knows. So [`Own::nap`] looks there.
 
 use crate::xics::{Line, Trigger, Xics};
 use arch_api::ppc64::ExternalPin;
@@ -70,16 +74,20 @@ impl Own {
         self.scheduler.interrupt(index);
     }
 
-    /// What a vCPU waits for that has ceded, with its decrementer to expire in `timeout` nanoseconds. `None` if `doorbell`
-    /// says that it has something to do.
+    /// What vCPU `index` waits for, which has ceded, with its decrementer to expire in `timeout` nanoseconds. `None` if it
+    /// has something to do: an interrupt, or what `doorbell` says.
     ///
     /// # Errors
     /// Those of `doorbell`.
     pub fn nap(
         &self,
+        index: usize,
         timeout: u64,
         doorbell: impl FnOnce() -> Result<bool, HvError>,
     ) -> Result<Option<Nap>, HvError> {
+        if self.xics.pending(index) {
+            return Ok(None);
+        }
         self.doorbells.nap(timeout, doorbell)
     }
 }

@@ -15,6 +15,9 @@ use loom::thread::{self, JoinHandle};
 use ppc64::xics::{IPI, Line, Trigger, Xics};
 use std::ops::Deref;
 
+#[path = "loom/running.rs"]
+mod running;
+
 /// Preemptions per execution where three threads take part.
 const BOUND: usize = 3;
 

@@ -85,6 +85,24 @@ fn whose_decrementer_has_expired_does_not_nap() {
     }
 }
 
+/// Whatever the scheduler was told and has forgotten, and whether the line is high already.
+#[test]
+fn whoever_has_an_interrupt_does_not_nap() {
+    let mut rig = rig(1);
+    rig.machine.power_button().unwrap();
+    for _ in 0..2 {
+        for index in 0..2 {
+            rig.vcpus[index].decrementer_ns = 7;
+        }
+        assert_eq!(nap_of(&mut rig, 1, hcall(nr::H_CEDE)), (None, answer(ret::H_SUCCESS)));
+        assert_eq!(nap_of(&mut rig, 1, Exit::Ceded), (None, Reply::None));
+        assert!(nap_of(&mut rig, 0, Exit::Ceded).0.is_some(), "the other has none");
+        prepare(&mut rig, 1);
+    }
+    xirr(&mut rig, 1);
+    assert!(nap_of(&mut rig, 1, Exit::Ceded).0.is_some(), "accepted");
+}
+
 /// The hypervisor has done what H_CEDE does to the registers.
 #[test]
 fn a_cede_that_comes_as_an_event_naps_and_leaves_the_registers() {
