@@ -50,7 +50,9 @@ const PERF_EVENT_IOC_SET_FILTER: u32 = 0x8008_2406;
 /// The event of one thread. Closed with the vCPU.
 #[derive(Debug)]
 pub(super) struct CedeEvent {
-    _fd: OwnedFd,
+    fd: OwnedFd,
+    /// How many cedes were seen.
+    seen: u64,
 }
 
 impl CedeEvent {
@@ -82,7 +84,17 @@ impl CedeEvent {
         check(unsafe { libc::fcntl(raw, F_SETOWN_EX, &raw const owner) }.into())?;
         // SAFETY: no pointers. The signal is the default one, SIGIO.
         check(unsafe { libc::fcntl(raw, libc::F_SETFL, libc::O_ASYNC) }.into())?;
-        Ok(Self { _fd: fd })
+        Ok(Self { fd, seen: 0 })
+    }
+
+    /// Whether the thread has ceded since the last call. The signal alone does not say so: perf sends it from an interrupt
+    /// of its own, which may come when another signal has told of the cede already.
+    pub fn ceded(&mut self) -> io::Result<bool> {
+        let mut count = 0u64;
+        // SAFETY: `count` is as long as said, and any bits are valid for it.
+        let read = unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
+        check(read as libc::c_long)?;
+        Ok(std::mem::replace(&mut self.seen, count) != count)
     }
 }
 

@@ -43,8 +43,17 @@ impl CedeWatch {
         Ok(())
     }
 
-    /// A cede has come out: all is well.
-    pub fn ceded(&mut self) {
+    /// Whether the vCPU has ceded since the last call. If so, all is well.
+    pub fn ceded(&mut self) -> io::Result<bool> {
+        let Some(event) = &mut self.event else { return Ok(false) };
+        let ceded = event.ceded()?;
+        if ceded {
+            self.well();
+        }
+        Ok(ceded)
+    }
+
+    fn well(&mut self) {
         (self.exits, self.slept) = (0, None);
     }
 
@@ -113,7 +122,7 @@ mod tests {
         }
         assert_eq!(watch.losses, 0, "a busy guest");
         for _ in 0..3 {
-            watch.ceded();
+            watch.well();
             sleep(2 * SLEEPS);
             exits(&mut watch);
         }

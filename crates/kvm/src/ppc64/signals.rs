@@ -17,17 +17,6 @@ pub struct Signals {
 /// The kernel's own signal for a descriptor with O_ASYNC. perf sends it for a cede.
 pub(super) const CEDE: libc::c_int = libc::SIGIO;
 
-/// What ended a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Came {
-    /// A kick.
-    Kick,
-    /// The cede event.
-    Cede,
-    /// Neither: whoever sent it has taken it back.
-    Nothing,
-}
-
 impl Signals {
     /// `struct kvm_signal_mask`'s set: everything is blocked but these.
     pub(super) fn mask(self) -> u64 {
@@ -36,7 +25,7 @@ impl Signals {
     }
 
     /// Takes one pending signal, if there is one. When both are pending the other ends the next run at once.
-    pub(super) fn take(self) -> Result<Came, HvError> {
+    pub(super) fn take(self) -> Result<(), HvError> {
         // SAFETY: an all-zero sigset_t is valid memory for sigemptyset, which makes it a set; the numbers are valid
         // signals. The pointers are to locals that outlive the call, and a null siginfo asks for none.
         let taken = unsafe {
@@ -47,15 +36,11 @@ impl Signals {
             let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
             libc::sigtimedwait(&set, std::ptr::null_mut(), &at_once)
         };
-        match taken {
-            signal if signal == self.kick => Ok(Came::Kick),
-            CEDE => Ok(Came::Cede),
-            _ => match io::Error::last_os_error() {
-                error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {
-                    Ok(Came::Nothing)
-                }
-                source => Err(HvError { call: "sigtimedwait", source }),
-            },
+        match io::Error::last_os_error() {
+            _ if taken > 0 => Ok(()),
+            // Whoever sent one has taken it back.
+            error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => Ok(()),
+            source => Err(HvError { call: "sigtimedwait", source }),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::cede_watch::CedeWatch;
 use super::pin::Pin;
-use super::signals::{Came, Signals};
+use super::signals::Signals;
 use super::timebase;
 use super::vm::VmFd;
 use crate::bindings::ppc64::*;
@@ -267,18 +267,17 @@ impl arch_api::ppc64::Vcpu for Vcpu {
 impl Vcpu {
     /// Which signal it was.
     fn interrupted(&mut self) -> Result<Exit, HvError> {
-        if self.signals.take()? != Came::Cede {
+        self.signals.take()?;
+        let Some(watch) = &mut self.cede else { return Ok(Exit::Interrupted) };
+        let call = "read(kvm_hv:kvmppc_vcore_blocked)";
+        if !watch.ceded().map_err(|source| HvError { call, source })? {
             return Ok(Exit::Interrupted);
         }
-        // perf sends its signal from an interrupt of its own, which can come so late that KVM had been woken before it,
-        // and the guest has run on. Of a guest that has just ceded the registers say so; taking one that has not for one
-        // that has would let it sleep with work to do.
+        // perf's signal can come so late that KVM had been woken before it, and the guest has run on. Of a guest that has
+        // just ceded the registers say so; taking one that has not for one that has would let it sleep with work to do.
         let mut regs = kvm_regs::default();
         self.fd.exchange("KVM_GET_REGS", KVM_GET_REGS, &mut regs)?;
         let ceded = regs.gpr[3] == H_SUCCESS && regs.msr & MSR_EE != 0;
-        if let Some(watch) = &mut self.cede {
-            watch.ceded();
-        }
         Ok(if ceded { Exit::Ceded } else { Exit::Interrupted })
     }
 
