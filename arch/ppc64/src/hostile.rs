@@ -5,7 +5,7 @@ use crate::cpus::CpuState;
 use crate::fake::{Guest, LISNS, RAM, SERVERS, Told};
 use crate::hcall::{Effect, TABLE};
 use crate::layout::{IRQ_EPOW, IRQ_VIO, VIO_REG};
-use crate::papr::nr::H_RTAS;
+use crate::papr::nr::{H_CPPR, H_EOI, H_IPI, H_IPOLL, H_RTAS, H_XIRR};
 use crate::papr::ret::*;
 use crate::rtas;
 use crate::xics::IPI;
@@ -64,19 +64,12 @@ fn address() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// What H_EOI takes: a priority, and a source that is there.
-fn xirr() -> impl Strategy<Value = u64> {
-    (any::<u8>(), select(&[IPI, IRQ_EPOW, IRQ_VIO][..]))
-        .prop_map(|(cppr, source)| u64::from(cppr) << 24 | u64::from(source))
-}
-
 fn argument() -> impl Strategy<Value = u64> {
     prop_oneof![
         4 => 0u64..20,
         2 => select(LISNS).prop_map(u64::from),
         2 => select(SERVERS).prop_map(u64::from),
         1 => Just(u64::from(VIO_REG)),
-        2 => xirr(),
         1 => select(&[0x10, 0x18, 0x1c, 0x1d, 0xff][..]),
         2 => address(),
         1 => (0u32..64).prop_map(|bit| 1 << bit),
@@ -91,6 +84,25 @@ fn hcall() -> impl Strategy<Value = Step> {
         caller,
         nr,
         args,
+    })
+}
+
+/// A call of the interrupt controller with arguments that it takes, or hardly any would do anything.
+fn xics_call() -> impl Strategy<Value = Step> {
+    let server = || select(SERVERS).prop_map(u64::from);
+    let priority = || prop_oneof![2 => Just(0xff), 3 => 0u64..8, 1 => 0u64..0x100];
+    let source = select(&[IPI, IRQ_EPOW, IRQ_VIO][..]).prop_map(u64::from);
+    let call = prop_oneof![
+        2 => Just((H_XIRR, [0; 2])),
+        2 => (priority(), source).prop_map(|(cppr, source)| (H_EOI, [cppr << 24 | source, 0])),
+        2 => priority().prop_map(|cppr| (H_CPPR, [cppr, 0])),
+        2 => (server(), priority()).prop_map(|(server, mfrr)| (H_IPI, [server, mfrr])),
+        1 => server().prop_map(|server| (H_IPOLL, [server, 0])),
+    ];
+    (0..SERVERS.len(), call).prop_map(|(caller, (nr, [first, second]))| Step::Hcall {
+        caller,
+        nr,
+        args: [first, second, 0, 0, 0, 0, 0, 0, 0],
     })
 }
 
@@ -114,6 +126,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => hcall(),
         10 => rtas_call(),
+        5 => xics_call(),
         1 => Just(Step::PowerButton),
         1 => any::<bool>().prop_map(Step::Refuse),
         2 => (0..SERVERS.len()).prop_map(Step::Left),
@@ -128,6 +141,12 @@ struct Model {
 impl Model {
     fn new(guest: Guest) -> Self {
         let states = [CpuState::Running, CpuState::Stopped, CpuState::Stopped, CpuState::Stopped];
+        if let Some(own) = &guest.platform.own {
+            for (source, server) in [(IRQ_EPOW, 0), (IRQ_VIO, 1)] {
+                own.xics.set_xive(source, server, 5, |_| {}).unwrap();
+                own.xics.cppr(server, 0xff, |_| {});
+            }
+        }
         Self { guest, states }
     }
 
