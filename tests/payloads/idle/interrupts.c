@@ -36,6 +36,7 @@ static void external(uint64_t srr0, uint64_t srr1)
 	}
 	if ((xirr & 0xffffff) != IPI_SOURCE)
 		give_up("external interrupt", xirr & 0xffffff, srr0, srr1);
+	this->spurious = 0;
 	clear_own_ipi();
 	set(this->ipis, this->ipis + 1);
 	answer_messages();

@@ -59,7 +59,7 @@ const ALL: &str = "";
 const ROWS: &[Row] = &[
     row(Host::Powernv8, "idle_kernel_plane", "--irqchip xics --plane kernel --cpus 4", "steps=20000 skip=confer-nobody", FOUR_CPUS_SHORT),
     row(Host::Powernv8, "idle_vmm_plane", "--irqchip xics --plane vmm --cpus 4", SHORT, FOUR_CPUS_SHORT),
-    row(Host::Powernv9, "idle_kernel_plane", "--irqchip xics --plane kernel --cpus 4", ALL, FOUR_CPUS),
+    row(Host::Powernv9, "idle_kernel_plane", "--irqchip xics --plane kernel --cpus 4", SHORT, FOUR_CPUS_SHORT),
     row(Host::Powernv9, "idle_kernel_plane_threads", "--irqchip xics --plane kernel --cpus 4 --threads 2", SHORT, FOUR_CPUS_SHORT),
     row(Host::Powernv9, "idle_vmm_plane", "--irqchip xics --plane vmm --cpus 4", ALL, FOUR_CPUS),
     row(Host::Powernv9, "idle_vmm_plane_threads", "--irqchip xics --plane vmm --cpus 4 --threads 2", SHORT, FOUR_CPUS_SHORT),
