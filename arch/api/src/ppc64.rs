@@ -100,7 +100,7 @@ pub struct XivePages {
 }
 
 /// The external interrupt's input of a vCPU, where KVM has no interrupt controller (KVM_INTERRUPT). Level triggered: as
-/// long as it is high the vCPU takes the interrupt (0x500) whenever MSR[EE] is 1.
+/// long as it is high the vCPU takes the interrupt (0x500) whenever MSR\[EE\] is 1.
 pub trait ExternalPin: Send + Sync {
     /// Sets the level. From any thread; a vCPU that is in the guest notices at once and stays there.
     ///

@@ -3,7 +3,7 @@
 //! KVM handles H_CEDE itself on these processors, and sleeps in KVM_RUN. Just before it does, and only if there is
 //! nothing to wake up for, it hits the tracepoint `kvm_hv:kvmppc_vcore_blocked` with `where` = 0. A perf event on it,
 //! of the vCPU's own thread and with O_ASYNC, sends that thread SIGIO, so the sleep ends before it begins and
-//! KVM_RUN returns EINTR. The guest's registers are then as after H_CEDE: r3 = 0, MSR[EE] = 1.
+//! KVM_RUN returns EINTR. The guest's registers are then as after H_CEDE: r3 = 0, MSR\[EE\] = 1.
 //!
 //! ```text
 //!   guest ──H_CEDE──▶ KVM: something pending? ──yes──▶ guest
