@@ -134,11 +134,27 @@ fn a_nap_ends_at_its_deadline_and_not_before() {
     }
 }
 
+/// Calls everybody when it goes, so that a check that fails in between leaves no thread behind that nobody would ever wake.
+struct Release<'a, P: Port>(&'a Vcore<P>);
+
+impl<P: Port> Drop for Release<'_, P> {
+    fn drop(&mut self) {
+        self.0.request_exit(ThreadMask::ALL);
+    }
+}
+
+/// The poller gives way to other tasks of the machine, so on a busy one not every attempt shows a poll.
 #[test]
 fn siblings_sleep_and_one_polls() {
+    assert!((0..200).any(|_| one_polls_undisturbed()), "no poll of 200 was left alone");
+}
+
+/// False if the poller was in another task's way.
+fn one_polls_undisturbed() -> bool {
     let second = Tunables { halt_poll_ns: 1_000_000_000, ..Tunables::X86 };
     let vcore = vcore(3, second);
-    std::thread::scope(|scope| {
+    let polled = std::thread::scope(|scope| {
+        let _release = Release(&vcore);
         let nap = |n| {
             let vcore = &vcore;
             move || vcore.cede(thread(n), None).unwrap()
@@ -150,9 +166,9 @@ fn siblings_sleep_and_one_polls() {
         wait_for(|| vcore.word().napping() == ThreadMask(0b011));
         assert_eq!(vcore.word().poller(), None, "a sibling is still in the host");
         let last = scope.spawn(nap(2));
-        wait_for(|| vcore.word().vcore_state() == VcoreState::Polling);
-        assert_eq!(vcore.word().poller(), Some(thread(2)));
+        wait_for(|| vcore.word().napping() == ThreadMask(0b111));
         // A sleeping sibling is woken: it runs, and nobody polls any more.
+        let poller = vcore.word().poller();
         vcore.wake(thread(0), Cause::External);
         assert_eq!(first.join().unwrap(), Causes::only(Cause::External));
         assert_eq!(vcore.word().poller(), None);
@@ -161,12 +177,17 @@ fn siblings_sleep_and_one_polls() {
         for napper in [second, last] {
             assert_eq!(napper.join().unwrap(), Causes::only(Cause::Exit));
         }
+        poller == Some(thread(2))
     });
     let stats = [0, 1, 2].map(|n| vcore.port().stats(thread(n)).snapshot());
+    if !polled || stats[0].halt_successful_wait > 0 {
+        return false;
+    }
     assert_eq!(stats.map(|s| s.halt_attempted_poll), [0, 0, 1]);
     assert_eq!(stats.map(|s| s.halt_successful_poll), [1, 0, 0], "charged to the thread that ended it");
     // Thread 0 was in the host and owes its exit; it was online, so the request is for it as well.
     assert_eq!(vcore.enter(thread(0)).unwrap(), Entry::Host(Causes::only(Cause::Exit)));
+    true
 }
 
 #[test]
