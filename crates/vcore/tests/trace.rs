@@ -25,7 +25,6 @@ impl std::io::Write for Kept {
 
 #[test]
 fn events_have_the_kernels_names_and_fields() {
-    let soon = Some(monotonic_ns() + 1_000_000);
     let kept = Kept::default();
     let writer = kept.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -37,6 +36,8 @@ fn events_have_the_kernels_names_and_fields() {
     tracing::subscriber::with_default(subscriber, || {
         let port = FutexPort::new(16, 1, Arc::new(SharedTunables::new(Tunables::NO_POLL)), NoKick);
         let vcore = Vcore::<_>::new(1, port);
+        // Far enough for a thread that is preempted here to find that it still has to wait.
+        let soon = Some(monotonic_ns() + 200_000_000);
         let _ = vcore.cede(Thread::new(0).unwrap(), soon).unwrap();
         let mut timer = VcpuTimer::new(16);
         timer.set(soon);
