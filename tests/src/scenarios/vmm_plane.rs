@@ -15,12 +15,12 @@ pub(super) fn table() -> Vec<Scenario> {
         cpus(
             Powernv8,
             "vmm_plane_two_cpus",
-            "--plane vmm --cpus 2",
+            "--plane vmm --cpus 2 --memory 256M",
             two_cpus!["MMU\t\t: Hash\n", "POWER8", " XICS "],
             &[" XIVE", "hotplug: FAIL"],
         )
-        .within(400),
-        Scenario::at(Powernv8, "vmm_plane_steered", Body::Steps(steered)).within(400),
+        .within(900),
+        Scenario::at(Powernv8, "vmm_plane_steered", Body::Steps(steered)).within(900),
         Scenario::at(PseriesNested, "vmm_plane_two_cpus", Body::Guest(NESTED)).within(400),
     ];
     for host in [Powernv9, Powernv10] {
@@ -99,7 +99,7 @@ const CONFIG: &str = "/tmp/vm.toml";
 fn restless(host: &mut LabHost, flags: &str) -> Result<()> {
     host.ok(&format!("printf '[vcore]\\nhalt_poll_ns = 2000000\\n' >{CONFIG}"))?;
     host.start(&format!(
-        "--config {CONFIG} --name ada --kernel {DEBIAN} --initrd /tmp/initrd --cpus 2 {flags} --cmdline '{RESTLESS}'"
+        "--config {CONFIG} --name ada --kernel {DEBIAN} --initrd /tmp/initrd --cpus 2 --memory 256M {flags} --cmdline '{RESTLESS}'"
     ))?;
     host.expect("\nrestless")?;
     Ok(())
