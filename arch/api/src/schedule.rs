@@ -37,8 +37,8 @@ pub enum Until {
     /// An interrupt, a prod or the timeout.
     Event,
     /// The same, but the timeout means only that the architecture is to be asked again, with
-    /// [`Exit::Ceded`](crate::Exit::Ceded), whether the vCPU has something to do: not everything that ends the nap
-    /// can be told to the scheduler.
+    /// [`Exit::Ceded`](crate::Exit::Ceded), whether the vCPU has something to do, and answers with
+    /// another nap or [`Action::Resume`](crate::Action::Resume): not everything that ends the nap can be told to the scheduler.
     EventOrAskAgain,
     /// A prod, and nothing else (H_JOIN).
     Prod,

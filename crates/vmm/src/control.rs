@@ -242,6 +242,7 @@ fn take_signals() -> Result<SignalFd, RunError> {
         ours.add(signal);
     }
     ours.thread_block().map_err(host("signals"))?;
+    // SIGIO is how the hypervisor's events come out, where cedes are told by one: the kernel's default for O_ASYNC.
     for signal in [kick_signal(), libc::SIGIO] {
         match block_signal(signal) {
             // Blocked before: by an earlier VM, or by whoever started the process.

@@ -53,6 +53,27 @@ impl<A: Arch> Shared<A> {
         self.mailboxes[index].post(entry);
     }
 
+    /// Lets vCPU `index`, whose thread calls, nap until it has something to do. What that is, is known to those who have it:
+    /// the interrupt controller, the hypervisor's decrementer, the gate.
+    fn nap(&self, index: usize, vcpu: &mut A::Vcpu, seat: &Seat, mut nap: Nap) -> Result<(), Fatal> {
+        let (vcore, thread) = seat.vcore();
+        loop {
+            let deadline = nap.timeout.map(|ns| vcore.port().now().saturating_add(ns));
+            let causes = vcore.cede(thread, deadline).map_err(|error| wrong(index, error))?;
+            match nap.until {
+                Until::EventOrAskAgain if causes == Causes::only(Cause::Decrementer) => {
+                    let Action::Nap { nap: next, .. } = self.arch.handle(index, vcpu, Exit::Ceded)? else {
+                        return Ok(());
+                    };
+                    nap = next;
+                }
+                // Interrupts stay pending where they are until somebody prods; only a halt ends the wait without.
+                Until::Prod if !causes.contains(Cause::Prod) && self.gate.pass() => {}
+                Until::Event | Until::EventOrAskAgain | Until::Prod => return Ok(()),
+            }
+        }
+    }
+
     /// Brings every vCPU out of the guest and waits until all are parked.
     pub fn park_all(&self) {
         self.gate.halt(|| self.vcores.request_exit());
@@ -129,22 +150,19 @@ impl<A: Arch> VcpuThread<A> {
             }
             let exit = self.vcpu.run(std::mem::replace(&mut reply, Reply::None));
             vcore.leave(thread).map_err(|error| wrong(index, error))?;
-            let mut action = match exit? {
+            let action = match exit? {
                 Exit::Interrupted => continue,
                 exit @ (Exit::MmioRead { .. } | Exit::MmioWrite { .. }) => {
                     Action::Resume(unclaimed(index, exit))
                 }
                 exit => shared.arch.handle(index, &mut self.vcpu, exit)?,
             };
-            while let Action::Nap { nap, reply: r } = action {
-                reply = if reply == Reply::None { r } else { reply };
-                action = match self.nap(seat, nap)? {
-                    Napped::Over => Action::Resume(reply),
-                    Napped::AskAgain => shared.arch.handle(index, &mut self.vcpu, Exit::Ceded)?,
-                };
-            }
             match action {
-                Action::Resume(r) => reply = if reply == Reply::None { r } else { reply },
+                Action::Resume(r) => reply = r,
+                Action::Nap { nap, reply: r } => {
+                    shared.nap(index, &mut self.vcpu, seat, nap)?;
+                    reply = r;
+                }
                 Action::ResumeAndSync(r) => {
                     shared.vcores.request_exit();
                     reply = r;
@@ -155,39 +173,10 @@ impl<A: Arch> VcpuThread<A> {
                 }
                 Action::Park => return Ok(None),
                 Action::Stop(stop) => return Ok(Some(stop)),
-                Action::Nap { .. } => unreachable!("the loop above ends with another action"),
             }
         }
         Ok(None)
     }
-
-    /// Naps. What it was woken for is known to those who have it: the interrupt controller, the hypervisor's decrementer,
-    /// the gate.
-    fn nap(&self, seat: &Seat, nap: Nap) -> Result<Napped, Fatal> {
-        let (vcore, thread) = seat.vcore();
-        let deadline = nap.timeout.map(|ns| vcore.port().now().saturating_add(ns));
-        loop {
-            let causes = vcore.cede(thread, deadline).map_err(|error| wrong(self.index, error))?;
-            let ended = match nap.until {
-                Until::Event => Napped::Over,
-                Until::EventOrAskAgain if causes == Causes::only(Cause::Decrementer) => Napped::AskAgain,
-                Until::EventOrAskAgain => Napped::Over,
-                // Interrupts stay pending where they are until somebody prods; only a halt ends the wait without.
-                Until::Prod if causes.contains(Cause::Prod) || !self.shared.gate.pass() => Napped::Over,
-                Until::Prod => continue,
-            };
-            return Ok(ended);
-        }
-    }
-}
-
-/// How a nap ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Napped {
-    /// The vCPU goes back into the guest.
-    Over,
-    /// The architecture says whether it naps on.
-    AskAgain,
 }
 
 /// A vCPU thread that does not know where it is: a defect, which ends the VM and not the process.

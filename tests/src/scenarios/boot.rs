@@ -12,7 +12,7 @@ const DEBIAN_RAN: &str = "lab-exit 0\n";
 /// for a gigabyte.
 const POWER8_TWO_CPUS: &str = "--cpus 2 --memory 256M";
 
-pub(super) const RUN_CPUS: &str = "console=hvc0 quiet lab.run=sh /tests/cpus.sh; sh /tests/hotplug.sh";
+const RUN_CPUS: &str = "console=hvc0 quiet lab.run=sh /tests/cpus.sh; sh /tests/hotplug.sh";
 
 /// What a guest with two CPUs shows when it has run `cpus.sh` and `hotplug.sh`.
 macro_rules! two_cpus {

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use xtask::lab::Host;
 
+use super::lifecycle::terminate;
 use super::{Body, DEBIAN, Scenario};
 use crate::host::LabHost;
 
@@ -35,9 +36,7 @@ fn one_vm_of_a_name(host: &mut LabHost) -> Result<()> {
 
     start(host)?;
     ensure!(host.ok("cede list")?.contains("\nada "), "the VM is not listed");
-    host.ok("kill -TERM $pid; usleep 200000; kill -TERM $pid 2>/dev/null; true")?;
-    let ended = host.wait()?;
-    ensure!(matches!(ended.code, 0 | 6), "cede ended with {}", ended.code);
+    terminate(host)?;
     ensure!(host.ok("ls /run/cede")?.is_empty(), "something is left of the VM");
     Ok(())
 }

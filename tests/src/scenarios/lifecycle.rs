@@ -84,6 +84,14 @@ fn stop_on_second_sigterm(host: &mut LabHost) -> Result<()> {
     Ok(())
 }
 
+/// Ends a guest that may or may not power off when asked; gives what it printed.
+pub(super) fn terminate(host: &mut LabHost) -> Result<String> {
+    host.ok("kill -TERM $pid; usleep 200000; kill -TERM $pid 2>/dev/null; true")?;
+    let ended = host.wait()?;
+    ensure!(matches!(ended.code, 0 | 6), "cede ended with {}", ended.code);
+    Ok(ended.text)
+}
+
 /// Starts a guest with a power button, and presses it by a signal.
 fn press(host: &mut LabHost, answer: &str) -> Result<()> {
     host.start(&format!(

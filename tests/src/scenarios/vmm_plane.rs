@@ -4,8 +4,8 @@
 use anyhow::{Context, Result, ensure};
 use xtask::lab::Host;
 
-use super::boot::{FOUR_THREADS, RUN_CPUS, cpus, two_cpus};
-use super::lifecycle::reboot;
+use super::boot::{FOUR_THREADS, cpus, two_cpus};
+use super::lifecycle::{reboot, terminate};
 use super::{Body, DEBIAN, Guest, Scenario};
 use crate::host::LabHost;
 
@@ -18,7 +18,7 @@ pub(super) fn table() -> Vec<Scenario> {
     ];
     for host in [Powernv9, Powernv10] {
         table.extend([
-            one_cpu(host),
+            cpus(host, "vmm_plane_one_cpu", "--plane vmm", ONE_CPU, &[]),
             cpus(
                 host,
                 "vmm_plane_two_cpus",
@@ -80,12 +80,8 @@ const NESTED: Guest = Guest {
     exit: 0,
 };
 
-fn one_cpu(host: Host) -> Scenario {
-    let shows = &["cpus: online 0\n", "cpus: 0 ran a process\n", "hotplug: done, online 0\n", "lab-exit 0\n"];
-    let flags = "--plane vmm";
-    let guest = Guest { kernel: DEBIAN, flags, cmdline: RUN_CPUS, shows, hides: &[], exit: 0 };
-    Scenario::at(host, "vmm_plane_one_cpu", Body::Guest(guest))
-}
+const ONE_CPU: &[&str] =
+    &["cpus: online 0\n", "cpus: 0 ran a process\n", "hotplug: done, online 0\n", "lab-exit 0\n"];
 
 /// Four cores of one thread.
 const FOUR_CORES: &[&str] = &[
@@ -209,10 +205,9 @@ fn event_lost(host: &mut LabHost) -> Result<()> {
     Ok(())
 }
 
+/// Stops it; gives what it printed.
 fn stop(host: &mut LabHost) -> Result<String> {
-    host.ok("kill -TERM $pid; usleep 200000; kill -TERM $pid 2>/dev/null; true")?;
-    let ended = host.wait()?;
-    ensure!(matches!(ended.code, 0 | 6), "cede ended with {}", ended.code);
+    let printed = terminate(host)?;
     ensure!(host.sh("test -e /run/cede/ada")?.code == 1, "the run directory is left");
-    Ok(ended.text)
+    Ok(printed)
 }

@@ -1,6 +1,5 @@
 //! The kernel plane's share of [`Control`](super::Control): the tunables are the host's, the figures KVM's.
 
-use super::VcpuStats;
 use crate::config::TunableChanges;
 use kvm::{KvmStats, Parameters, StatsError, Value};
 use std::io;
@@ -77,21 +76,12 @@ impl HostTunables {
     }
 }
 
-/// The figures of vCPU `vcpu` of vcores of `threads` threads, as KVM has them. The polling interval is KVM's
-/// secret.
+/// A vCPU's counters, as KVM has them.
 ///
 /// # Errors
 /// When they cannot be read.
-pub fn vcpu_stats(vcpu: u32, threads: u32, state: String, of: &KvmStats) -> Result<VcpuStats, StatsError> {
-    let threads = threads.max(1);
-    Ok(VcpuStats {
-        vcpu,
-        vcore: vcpu / threads,
-        thread: vcpu % threads,
-        state,
-        halt_poll_ns: None,
-        stats: snapshot(&of.read()?),
-    })
+pub fn counters(of: &KvmStats) -> Result<Snapshot, StatsError> {
+    Ok(snapshot(&of.read()?))
 }
 
 /// KVM's figures of those names that vcore has too. One that this KVM does not have is zero.

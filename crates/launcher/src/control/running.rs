@@ -1,6 +1,6 @@
 //! A running VM as the control socket sees it, on either plane.
 
-use super::kernel::{HostTunables, vcpu_stats};
+use super::kernel::{HostTunables, counters};
 use super::{Control, VcpuStats};
 use crate::config::TunableChanges;
 use kvm::ppc64::VcpuFigures;
@@ -73,27 +73,24 @@ impl Control for RunningVm {
 
     fn vcpus(&self) -> Vec<VcpuStats> {
         let paused = self.handle.is_paused();
-        let vcpus = self.handle.status();
-        let threads = vcpus.iter().map(|status| small(status.thread) + 1).max().unwrap_or(1);
-        let figures = |(vcpu, status): (usize, &VcpuStatus)| {
-            let state = state(status, paused).to_owned();
-            let ours = VcpuStats {
+        let figures = |(vcpu, status): (usize, VcpuStatus)| {
+            let (halt_poll_ns, stats) = match &self.side {
+                Side::Vmm(_) => (Some(status.halt_poll_ns), status.snapshot),
+                Side::Kernel(_, figures) => {
+                    let kvm = figures.with(vcpu, counters).and_then(Result::ok);
+                    (None, kvm.unwrap_or(status.snapshot))
+                }
+            };
+            VcpuStats {
                 vcpu: small(vcpu),
                 vcore: small(status.vcore),
                 thread: small(status.thread),
-                state: state.clone(),
-                halt_poll_ns: Some(status.halt_poll_ns),
-                stats: status.snapshot,
-            };
-            match &self.side {
-                Side::Vmm(_) => ours,
-                Side::Kernel(_, figures) => figures
-                    .with(vcpu, |kvm| vcpu_stats(small(vcpu), threads, state, kvm))
-                    .and_then(Result::ok)
-                    .unwrap_or(VcpuStats { halt_poll_ns: None, ..ours }),
+                state: state(&status, paused).to_owned(),
+                halt_poll_ns,
+                stats,
             }
         };
-        vcpus.iter().enumerate().map(figures).collect()
+        self.handle.status().into_iter().enumerate().map(figures).collect()
     }
 
     fn pause(&self) -> Result<(), String> {
