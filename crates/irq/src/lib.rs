@@ -1,9 +1,18 @@
-//! Interrupt sources and the lines that devices pull.
+//! Interrupt sources, their routes, and the lines that devices pull.
 //!
-//! A device knows a [`Line`]; what the line leads to (KVM's interrupt controller, or one of our own) is
-//! decided once, when the machine is built, by whoever implements [`Sink`].
+//! ```text
+//!  device thread ──▶ Vector (MSI) ──resolved route──▶ Line ──▶ Sink      no lock, no other thread
+//!  device thread ──▶ Level (LSI)  ──▶ worker ──▶ Line ──▶ Sink           one writer for each level
+//! ```
+//!
+//! What a [`Line`] leads to (KVM's interrupt controller, or one of our own) is decided once, when the machine is
+//! built, by whoever implements [`Sink`]; where a message leads is the architecture's to say, by [`Messages`].
 
 #![forbid(unsafe_code)]
+
+mod msi;
+
+pub use msi::{Message, Messages, Vector};
 
 use std::fmt;
 use std::io;
@@ -39,6 +48,20 @@ impl Line {
     /// When the controller has no such source.
     pub fn trigger(&self) -> io::Result<()> {
         self.sink.set(self.gsi, true)
+    }
+
+    /// Sets the level of a level source.
+    ///
+    /// # Errors
+    /// When the controller has no such source.
+    pub fn set(&self, level: bool) -> io::Result<()> {
+        self.sink.set(self.gsi, level)
+    }
+
+    /// The source's number.
+    #[must_use]
+    pub fn gsi(&self) -> u32 {
+        self.gsi
     }
 }
 

@@ -1,0 +1,17 @@
+//! virtio 1.x devices, in three parts that know little of each other:
+//!
+//! ```text
+//!  vCPU threads                               a worker's thread
+//!  transport (virtio-pci) ──activate──▶ worker ──▶ Backend: the device at work, from DRIVER_OK to reset
+//!      │ Device: kind, features, config space         │ Ring: its queues
+//!      ◀──────────────────── Interrupts ──────────────┘
+//! ```
+//!
+//! A [`Device`] is what the driver negotiates with; a [`Backend`] is what then runs the queues, on one thread, and is
+//! dropped at the reset. Source: Virtual I/O Device (VIRTIO) 1.2.
+
+mod device;
+mod ring;
+
+pub use device::{Activation, Backend, Device, Interrupts, Kind, NeedsReset};
+pub use ring::Ring;
