@@ -120,6 +120,18 @@ pub trait Backend: Send {
     fn ready(&mut self, _source: usize) -> Result<(), NeedsReset> {
         Ok(())
     }
+
+    /// Whether the last call left chains behind that are available and could be worked on, since what one call does is bounded. Asked after each call;
+    /// every queue is [`notified`](Backend::notified) again when others on the thread had their turn.
+    fn unfinished(&self) -> bool {
+        false
+    }
+
+    /// Whether the source with this index is to wake it. Asked after each call. A source that stays readable calls
+    /// [`ready`](Backend::ready) again and again, so whoever cannot take anything from it now says `false`.
+    fn listens(&self, _source: usize) -> bool {
+        true
+    }
 }
 
 /// A backend, and what a worker needs to run it.
