@@ -14,8 +14,8 @@ pub mod block;
 mod chain;
 mod device;
 mod ring;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod vectors;
 mod worker;
 
