@@ -12,6 +12,7 @@
 
 mod device;
 mod ring;
+pub mod transport;
 
 pub use device::{Activation, Backend, Device, Interrupts, Kind, NeedsReset, Running, Work, Workers};
 pub use ring::Ring;
