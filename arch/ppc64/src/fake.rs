@@ -18,7 +18,7 @@ use arch_api::{Exit, HvError, Reply, Scheduler};
 use devices::console::Console;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -142,13 +142,13 @@ impl Partition for Fake {
         self.ask("KVM_IRQ_LINE", Asked::Irq { source, level })
     }
 
-    fn irqfd(&self, source: u32, event: BorrowedFd<'_>, bind: Bind) -> Result<(), HvError> {
+    fn irqfd(&self, source: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError> {
         let (call, event) = ("KVM_IRQFD", event.as_raw_fd());
         self.ask(call, Asked::Irqfd { source, event, bind })?;
         self.bind(call, Bound::Source(source, event), bind)
     }
 
-    fn ioeventfd(&self, address: u64, length: u32, event: BorrowedFd<'_>, bind: Bind) -> Result<(), HvError> {
+    fn ioeventfd(&self, address: u64, length: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError> {
         assert!(matches!(length, 0 | 1 | 2 | 4 | 8), "a store of {length} bytes");
         let (call, event) = ("KVM_IOEVENTFD", event.as_raw_fd());
         self.ask(call, Asked::Ioeventfd { address, length, event, bind })?;
