@@ -8,13 +8,15 @@ use crate::layout;
 use crate::lpcr;
 use crate::own::Own;
 use crate::papr::ret::{H_BAD_MODE, H_CONTINUE};
+use crate::phb::Phb;
 use crate::plan::Plan;
 use crate::platform::Platform;
 use crate::tree_spec;
 use crate::xive::XiveRoutes;
-use arch_api::ppc64::{Generation, Irqchip, Mmu, Partition, Plane, Regs, Vcpu as _, Vm};
+use arch_api::ppc64::{Generation, Irqchip, Mmu, Partition, Plane, Regs, Trigger, Vcpu as _, Vm};
 use arch_api::{Action, Arch, Exit, Fatal, HvError, Nap, Raise, RamRegion, Reply, Scheduler, Until};
 use devices::console::Console;
+use devices::pci::Bus;
 use irq::{Line, Sink};
 use std::io;
 use std::sync::Arc;
@@ -40,15 +42,19 @@ pub struct Machine<V: Vm> {
     plan: Plan,
     vm: Arc<V>,
     images: BootImages,
+    /// Every interrupt source, ascending.
+    sources: Vec<(u32, Trigger)>,
     platform: Platform,
 }
 
 impl<V: Vm> Machine<V> {
     /// Puts the machine together. It has no memory yet.
     #[must_use]
-    pub fn new(plan: Plan, vm: V, images: BootImages, console: Arc<Console>) -> Self {
+    pub fn new(plan: Plan, vm: V, images: BootImages, console: Arc<Console>, bus: Bus) -> Self {
         let vm = Arc::new(vm);
         let partition: Arc<dyn Partition> = Arc::clone(&vm) as _;
+        let phb = Phb::new(bus);
+        let sources = sources(&plan, phb.as_ref());
         let platform = Platform {
             memory: GuestMemoryMmap::new(),
             partition,
@@ -58,7 +64,9 @@ impl<V: Vm> Machine<V> {
             clock: Default::default(),
             epow: Default::default(),
             own: None,
-            xive: (plan.spec.irqchip == Irqchip::Xive).then(|| XiveRoutes::new(&plan.sources())),
+            xive: (plan.spec.irqchip == Irqchip::Xive).then(|| XiveRoutes::new(&sources)),
+            phb,
+            mmio: Default::default(),
             characteristics: plan.host.characteristics,
             ail_mode_3: plan.host.ail_mode_3,
             radix: plan.spec.mmu == Mmu::Radix,
@@ -67,11 +75,12 @@ impl<V: Vm> Machine<V> {
             ram: plan.wish.memory,
             counters: Default::default(),
         };
-        Self { plan, vm, images, platform }
+        Self { plan, vm, images, sources, platform }
     }
 
     fn boot(&self) -> Result<(), BootError> {
-        let dtb = tree_spec::dtb(&self.plan, &self.images.placement(), entropy::random())?;
+        let pci = self.platform.phb.as_ref().map_or_else(Vec::new, Phb::functions);
+        let dtb = tree_spec::dtb(&self.plan, &self.images.placement(), &pci, entropy::random())?;
         self.images.load(&self.platform.memory, self.plan.rma(), &dtb)
     }
 
@@ -126,6 +135,11 @@ impl<V: Vm> Machine<V> {
     }
 }
 
+/// Every interrupt source, ascending.
+fn sources(plan: &Plan, phb: Option<&Phb>) -> Vec<(u32, Trigger)> {
+    plan.sources().into_iter().chain(phb.into_iter().flat_map(Phb::sources)).collect()
+}
+
 /// Interrupt sources of KVM's controller, for devices.
 struct Sources(Arc<dyn Partition>);
 
@@ -157,13 +171,15 @@ impl<V: Vm> Arch for Machine<V> {
         let sink: Arc<dyn Sink> = match self.plan.spec.plane {
             Plane::Kernel => Arc::new(Sources(Arc::clone(&self.platform.partition))),
             Plane::Vmm(_) => {
-                let own =
-                    Own::new(self.vcpu_count(), self.plan.wish.threads, &self.plan.sources(), scheduler);
+                let own = Own::new(self.vcpu_count(), self.plan.wish.threads, &self.sources, scheduler);
                 let own = Arc::new(own);
                 self.platform.own = Some(Arc::clone(&own));
                 own
             }
         };
+        if let Some(phb) = &self.platform.phb {
+            phb.connect(&sink, &self.platform.partition);
+        }
         self.platform.console.connect(Line::new(sink, layout::IRQ_VIO));
         Ok(())
     }
@@ -174,7 +190,7 @@ impl<V: Vm> Arch for Machine<V> {
             own.connect(index, vcpu.external_pin());
         }
         if index + 1 == self.vcpu_count() {
-            self.vm.create_sources(&self.plan.sources())?;
+            self.vm.create_sources(&self.sources)?;
         }
         Ok(vcpu)
     }
@@ -192,6 +208,9 @@ impl<V: Vm> Arch for Machine<V> {
         }
         if let Some(own) = &self.platform.own {
             own.xics.reset();
+        }
+        if let Some(phb) = &self.platform.phb {
+            phb.reset();
         }
         self.boot().map_err(|error| Fatal::Reset(chain(&error)))?;
         let placement = self.images.placement();
@@ -231,6 +250,15 @@ impl<V: Vm> Arch for Machine<V> {
     fn handle(&self, index: usize, vcpu: &mut V::Vcpu, exit: Exit) -> Result<Action<Entry>, Fatal> {
         let (nr, args) = match exit {
             Exit::Hcall { nr, args } => (nr, args),
+            Exit::MmioRead { addr, len } => {
+                let mut data = [0; 8];
+                self.platform.mmio.read(self.platform.phb.as_ref(), addr, &mut data[..len.min(8)]);
+                return Ok(Action::Resume(Reply::Mmio(data)));
+            }
+            Exit::MmioWrite { addr, data, len } => {
+                self.platform.mmio.write(self.platform.phb.as_ref(), addr, &data[..len.min(8)]);
+                return Ok(Action::Resume(Reply::None));
+            }
             Exit::Ceded => return self.nap(index, vcpu, Reply::None),
             _ => return Err(lost(index, vcpu, exit)),
         };
@@ -238,6 +266,12 @@ impl<V: Vm> Arch for Machine<V> {
         let ret = hcall::dispatch(nr, &mut call);
         let (effect, reply) = (call.effect, Reply::Hcall { ret, args: call.args });
         self.effect(index, vcpu, effect, reply)
+    }
+
+    fn quiesce(&self) {
+        if let Some(phb) = &self.platform.phb {
+            phb.quiesce();
+        }
     }
 
     fn power_button(&self) -> Result<(), HvError> {

@@ -38,7 +38,7 @@ pub enum Step {
     Say(&'static str),
     /// This many exits that nobody has to do anything about.
     Work(usize),
-    /// A load where nothing is.
+    /// A load outside memory.
     Load,
     /// Nothing until this vCPU is parked.
     WhenParked(usize),
@@ -87,6 +87,8 @@ pub struct Log {
     /// How many threads are in `run`.
     pub inside: AtomicUsize,
     pub buttons: Counter,
+    /// How often the devices were stopped.
+    pub quiesced: AtomicUsize,
     pub loaded: Mutex<Vec<[u8; 8]>>,
     pub wrong: Mutex<Vec<String>>,
 }
@@ -276,7 +278,7 @@ impl GuestVcpu {
                 }
                 Step::Load => {
                     self.current = Step::Load;
-                    self.expected = Reply::Mmio([0xff; 8]);
+                    self.expected = LOADED;
                     return Ok(Exit::MmioRead { addr: 0x1000, len: 4 });
                 }
                 Step::Refuse => return Err(refused("KVM_RUN")),
@@ -305,6 +307,9 @@ impl Vcpu for GuestVcpu {
 }
 
 const RAM: usize = 1 << 20;
+
+/// What every load reads.
+const LOADED: Reply = Reply::Mmio([0x5a; 8]);
 
 impl Arch for Guest {
     type Vcpu = GuestVcpu;
@@ -396,8 +401,10 @@ impl Arch for Guest {
 
     fn handle(&self, index: usize, vcpu: &mut GuestVcpu, exit: Exit) -> Result<Action<Program>, Fatal> {
         let current = std::mem::replace(&mut vcpu.current, Step::Idle);
-        if exit == Exit::Ceded {
-            return Ok(self.ceded(index, vcpu, current));
+        match exit {
+            Exit::Ceded => return Ok(self.ceded(index, vcpu, current)),
+            Exit::MmioRead { .. } => return Ok(Action::Resume(LOADED)),
+            _ => {}
         }
         self.log.check(matches!(exit, Exit::Hcall { .. }), || format!("{exit:?} is not the architecture's"));
         vcpu.exits += 1;
@@ -424,6 +431,17 @@ impl Arch for Guest {
             Step::Fail => return Err(Fatal::Guest { vcpu: index, what: "as asked".into() }),
             _ => Action::Resume(reply),
         })
+    }
+
+    fn quiesce(&self) {
+        let (log, memory) = (&self.log, self.memory.as_ref().expect("attach comes first"));
+        log.check(log.inside.load(SeqCst) == 0, || "devices stop with a vCPU in the guest".into());
+        let running = self.running.iter().any(|running| running.load(SeqCst));
+        log.check(!running, || "devices stop with a vCPU not parked".into());
+        let byte: u8 = memory.read_obj(GuestAddress(RAM as u64 - 1)).unwrap();
+        let boots = log.boots.load(SeqCst);
+        log.check(boots == 0 || byte == 0x5a, || "RAM was discarded before the devices stopped".into());
+        log.quiesced.fetch_add(1, SeqCst);
     }
 
     fn power_button(&self) -> Result<(), HvError> {
