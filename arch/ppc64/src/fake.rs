@@ -396,7 +396,7 @@ impl Guest {
             clock: Default::default(),
             epow: Default::default(),
             own: None,
-            phb: Phb::new(bus),
+            phb: Phb::new(bus, Arc::default()),
             mmio: Default::default(),
             xive: Some(XiveRoutes::new(LISNS)),
             characteristics: Some(CpuCharacteristics { character: 0xabc << 52, behaviour: 0xdef << 52 }),

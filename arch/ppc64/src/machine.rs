@@ -9,6 +9,7 @@ use crate::lpcr;
 use crate::own::Own;
 use crate::papr::ret::{H_BAD_MODE, H_CONTINUE};
 use crate::phb::Phb;
+use crate::phb::tce::TceTable;
 use crate::plan::Plan;
 use crate::platform::Platform;
 use crate::tree_spec;
@@ -16,6 +17,7 @@ use crate::xive::XiveRoutes;
 use arch_api::ppc64::{Generation, Irqchip, Mmu, Partition, Plane, Regs, Trigger, Vcpu as _, Vm};
 use arch_api::{Action, Arch, Exit, Fatal, HvError, Nap, Raise, RamRegion, Reply, Scheduler, Until};
 use devices::console::Console;
+use devices::dma::{self, Memory};
 use devices::pci::Bus;
 use irq::{Line, Sink};
 use std::io;
@@ -37,24 +39,33 @@ pub struct Entry {
     pub r3: u64,
 }
 
+/// Makes the bus of PCI functions, which see memory like this.
+type Populate = Box<dyn FnOnce(Memory) -> Bus + Send + Sync>;
+
 /// The machine.
 pub struct Machine<V: Vm> {
     plan: Plan,
     vm: Arc<V>,
     images: BootImages,
+    /// Until there is memory.
+    populate: Option<Populate>,
     /// Every interrupt source, ascending.
     sources: Vec<(u32, Trigger)>,
     platform: Platform,
 }
 
 impl<V: Vm> Machine<V> {
-    /// Puts the machine together. It has no memory yet.
+    /// Puts the machine together. It has no memory yet, and `populate` is called when it has.
     #[must_use]
-    pub fn new(plan: Plan, vm: V, images: BootImages, console: Arc<Console>, bus: Bus) -> Self {
+    pub fn new(
+        plan: Plan,
+        vm: V,
+        images: BootImages,
+        console: Arc<Console>,
+        populate: impl FnOnce(Memory) -> Bus + Send + Sync + 'static,
+    ) -> Self {
         let vm = Arc::new(vm);
         let partition: Arc<dyn Partition> = Arc::clone(&vm) as _;
-        let phb = Phb::new(bus);
-        let sources = sources(&plan, phb.as_ref());
         let platform = Platform {
             memory: GuestMemoryMmap::new(),
             partition,
@@ -64,8 +75,8 @@ impl<V: Vm> Machine<V> {
             clock: Default::default(),
             epow: Default::default(),
             own: None,
-            xive: (plan.spec.irqchip == Irqchip::Xive).then(|| XiveRoutes::new(&sources)),
-            phb,
+            xive: None,
+            phb: None,
             mmio: Default::default(),
             characteristics: plan.host.characteristics,
             ail_mode_3: plan.host.ail_mode_3,
@@ -75,7 +86,7 @@ impl<V: Vm> Machine<V> {
             ram: plan.wish.memory,
             counters: Default::default(),
         };
-        Self { plan, vm, images, sources, platform }
+        Self { plan, vm, images, populate: Some(Box::new(populate)), sources: Vec::new(), platform }
     }
 
     fn boot(&self) -> Result<(), BootError> {
@@ -167,7 +178,16 @@ impl<V: Vm> Arch for Machine<V> {
 
     fn attach(&mut self, memory: GuestMemoryMmap, scheduler: Arc<dyn Scheduler>) -> Result<(), HvError> {
         self.vm.set_memory(&memory)?;
-        self.platform.memory = memory;
+        self.platform.memory = memory.clone();
+        if let Some(populate) = self.populate.take() {
+            let tces = Arc::<TceTable>::default();
+            let bus = populate(dma::memory(memory, Arc::clone(&tces) as _));
+            self.platform.phb = Phb::new(bus, tces);
+        }
+        self.sources = sources(&self.plan, self.platform.phb.as_ref());
+        if self.plan.spec.irqchip == Irqchip::Xive {
+            self.platform.xive = Some(XiveRoutes::new(&self.sources));
+        }
         let sink: Arc<dyn Sink> = match self.plan.spec.plane {
             Plane::Kernel => Arc::new(Sources(Arc::clone(&self.platform.partition))),
             Plane::Vmm(_) => {

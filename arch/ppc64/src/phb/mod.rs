@@ -35,12 +35,12 @@ pub struct Phb {
 }
 
 impl Phb {
-    /// A bridge in front of `bus`; none where the bus is empty.
+    /// A bridge in front of `bus`, none where that is empty; `tces` is what its functions go through.
     #[must_use]
-    pub fn new(bus: Bus) -> Option<Self> {
+    pub fn new(bus: Bus, tces: Arc<TceTable>) -> Option<Self> {
         bus.functions().next()?;
         let messages = MessageSources::new(&bus);
-        Some(Self { bus, messages, tces: Arc::default() })
+        Some(Self { bus, messages, tces })
     }
 
     /// Its interrupt sources, ascending.
