@@ -9,6 +9,7 @@ use crate::papr::{nr, ret};
 use crate::plan::Wish;
 use crate::tree_spec::assumed_host;
 use arch_api::Stop;
+use arch_api::ppc64::Bind;
 use arch_api::ppc64::Trigger;
 use std::path::Path;
 use tempfile::NamedTempFile;
@@ -17,6 +18,7 @@ use vm_memory::Bytes;
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = 8 * MIB;
 
+mod pci;
 mod vmm_plane;
 
 struct Rig {
@@ -48,21 +50,25 @@ impl Rig {
         Self::with(wish(), Generation::Power9, Console::file(Path::new("/dev/null")).unwrap())
     }
 
-    /// Put together as the run loop does it.
     fn with(wish: Wish, generation: Generation, console: Console) -> Self {
+        let (bus, functions) = function::bus();
+        Self { functions, ..Self::on(wish, generation, console, bus) }
+    }
+
+    /// Put together as the run loop does it.
+    fn on(wish: Wish, generation: Generation, console: Console, bus: Bus) -> Self {
         let plan = Plan::choose(wish, &assumed_host(generation)).unwrap();
         let kernel = Elf::good().file();
         let images = BootImages::open(kernel.path(), None, plan.rma()).unwrap();
         let has_xive = plan.spec.irqchip == Irqchip::Xive;
         let fake = Fake::new(has_xive, &plan.spec.servers, &plan.sources());
-        let (bus, functions) = function::bus();
         let mut machine = Machine::new(plan, fake, images, Arc::new(console), |_| bus);
         let ranges: Vec<_> = machine.ram().iter().map(|r| (r.start, r.size as usize)).collect();
         let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
         let scheduler: Arc<FakeScheduler> = Arc::default();
         machine.attach(memory.clone(), Arc::clone(&scheduler) as _).unwrap();
         let vcpus = (0..machine.vcpu_count()).map(|index| machine.create_vcpu(index).unwrap()).collect();
-        Self { machine, vcpus, memory, kernel, scheduler, functions }
+        Self { machine, vcpus, memory, kernel, scheduler, functions: Vec::new() }
     }
 
     fn booted() -> Self {
