@@ -120,6 +120,18 @@ pub trait Backend: Send {
     fn ready(&mut self, _source: usize) -> Result<(), NeedsReset> {
         Ok(())
     }
+
+    /// Whether it wants to hear of source `source` now. Asked after each call; while it is `false` the descriptor wakes
+    /// nobody, not even by an error.
+    fn wants(&self, _source: usize) -> bool {
+        true
+    }
+
+    /// A queue in which it left chains that no notification will announce, since one turn is limited.
+    /// Asked after each call; [`notified`](Backend::notified) follows once the worker's others have had their turn.
+    fn unfinished(&self) -> Option<u16> {
+        None
+    }
 }
 
 /// A backend, and what a worker needs to run it.
