@@ -14,7 +14,6 @@ use super::{Bar, BarKind, Identity};
 /// Bytes that can hold anything.
 const SIZE: usize = 256;
 
-const COMMAND: usize = 0x04;
 const STATUS: usize = 0x06;
 const CACHE_LINE_SIZE: usize = 0x0c;
 const LATENCY_TIMER: usize = 0x0d;
@@ -49,6 +48,9 @@ pub struct Config {
 }
 
 impl Config {
+    /// Offset of the command register.
+    pub const COMMAND: u16 = 4;
+
     /// A header with interrupt pin A and no capabilities.
     ///
     /// # Panics
@@ -69,7 +71,10 @@ impl Config {
         config.put(0x2c, &identity.subsystem_vendor.to_le_bytes());
         config.put(0x2e, &identity.subsystem.to_le_bytes());
         config.put(INTERRUPT_PIN, &[1]);
-        config.allow(COMMAND, &(COMMAND_MEMORY | COMMAND_MASTER | COMMAND_INTX_DISABLE).to_le_bytes());
+        config.allow(
+            Self::COMMAND.into(),
+            &(COMMAND_MEMORY | COMMAND_MASTER | COMMAND_INTX_DISABLE).to_le_bytes(),
+        );
         for register in [CACHE_LINE_SIZE, LATENCY_TIMER, INTERRUPT_LINE] {
             config.allow(register, &[0xff]);
         }
@@ -171,7 +176,7 @@ impl Config {
     }
 
     fn command(&self) -> u16 {
-        u16::from_le_bytes(self.get(COMMAND as u16))
+        u16::from_le_bytes(self.get(Self::COMMAND))
     }
 
     fn decoded(&self) -> [Option<u64>; 6] {

@@ -8,4 +8,4 @@ mod msix;
 pub use bus::{Bus, BusFull, DoorbellPort};
 pub use config::Config;
 pub use function::{Bar, BarKind, Doorbell, Function, Identity};
-pub use msix::{CAPABILITY as MSIX, Msix};
+pub use msix::{CAPABILITY as MSIX, MOST as MSIX_MOST, Msix};
