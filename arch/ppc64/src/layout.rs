@@ -79,12 +79,13 @@ mod tests {
         assert!(ends.iter().zip(starts).all(|(end, start)| *end <= start));
     }
 
+    const _: () = assert!(PCI_MEM32_BUS + PCI_MEM32_SIZE <= 1 << 32 && PCI_DMA_SIZE <= PCI_MEM32_BUS);
+
     #[test]
     fn windows_do_not_meet() {
         let mem32 = PCI_MEM32 + PCI_MEM32_SIZE;
         let mem64 = PCI_MEM64 + PCI_MEM64_SIZE;
         assert!(PCI_WINDOWS <= PCI_MEM32 && mem32 <= PCI_MEM64 && mem64 <= XIVE_ESB);
-        assert!(PCI_MEM32_BUS + PCI_MEM32_SIZE <= 1 << 32 && PCI_DMA_SIZE <= PCI_MEM32_BUS);
         let memory = [PCI_DMA_SIZE..PCI_MEM32_BUS + PCI_MEM32_SIZE, PCI_MEM64..mem64];
         assert!(memory.iter().all(|space| !space.contains(&PCI_MSI)));
     }

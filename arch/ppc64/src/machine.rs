@@ -40,7 +40,7 @@ pub struct Entry {
 }
 
 /// Makes the bus of PCI functions, which see memory like this.
-type Populate = Box<dyn FnOnce(Memory) -> Bus + Send + Sync>;
+type Populate = Box<dyn FnOnce(Memory) -> io::Result<Bus> + Send + Sync>;
 
 /// The machine.
 pub struct Machine<V: Vm> {
@@ -62,7 +62,7 @@ impl<V: Vm> Machine<V> {
         vm: V,
         images: BootImages,
         console: Arc<Console>,
-        populate: impl FnOnce(Memory) -> Bus + Send + Sync + 'static,
+        populate: impl FnOnce(Memory) -> io::Result<Bus> + Send + Sync + 'static,
     ) -> Self {
         let vm = Arc::new(vm);
         let partition: Arc<dyn Partition> = Arc::clone(&vm) as _;
@@ -182,6 +182,7 @@ impl<V: Vm> Arch for Machine<V> {
         if let Some(populate) = self.populate.take() {
             let tces = Arc::<TceTable>::default();
             let bus = populate(dma::memory(memory, Arc::clone(&tces) as _));
+            let bus = bus.map_err(|source| HvError { call: "a PCI function's eventfd", source })?;
             self.platform.phb = Phb::new(bus, tces);
         }
         self.sources = sources(&self.plan, self.platform.phb.as_ref());
@@ -198,7 +199,8 @@ impl<V: Vm> Arch for Machine<V> {
             }
         };
         if let Some(phb) = &self.platform.phb {
-            phb.connect(&sink, &self.platform.partition);
+            let call = "the thread of the PCI functions' pins";
+            phb.connect(&sink, &self.platform.partition).map_err(|source| HvError { call, source })?;
         }
         self.platform.console.connect(Line::new(sink, layout::IRQ_VIO));
         Ok(())

@@ -154,7 +154,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;
     let figures = vm.figures();
     let console = Arc::new(console(&config.console)?);
-    let populate = |_| Bus::new(ppc64::phb::window::bus_ranges());
+    let populate = |_| Ok(Bus::new(ppc64::phb::window::bus_ranges()));
     let machine = Machine::new(plan, vm, images, Arc::clone(&console), populate);
     let tunables = Arc::<SharedTunables>::default();
     let steering = Arc::new(OnceLock::<Arc<Steering>>::new());

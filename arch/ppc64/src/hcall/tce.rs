@@ -116,7 +116,7 @@ mod tests {
             (LIOBN | 1 << 32, 0, 0),
             (LIOBN, 1, 0),
             (LIOBN, PCI_DMA_SIZE, 0),
-            (LIOBN, u64::MAX & !0xfff, 0),
+            (LIOBN, !0xfff, 0),
             (LIOBN, 0, 1 << 20 | 1),
             (LIOBN, 0, !0xfff | 3),
         ] {

@@ -62,7 +62,7 @@ impl Rig {
         let images = BootImages::open(kernel.path(), None, plan.rma()).unwrap();
         let has_xive = plan.spec.irqchip == Irqchip::Xive;
         let fake = Fake::new(has_xive, &plan.spec.servers, &plan.sources());
-        let mut machine = Machine::new(plan, fake, images, Arc::new(console), |_| bus);
+        let mut machine = Machine::new(plan, fake, images, Arc::new(console), |_| Ok(bus));
         let ranges: Vec<_> = machine.ram().iter().map(|r| (r.start, r.size as usize)).collect();
         let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
         let scheduler: Arc<FakeScheduler> = Arc::default();

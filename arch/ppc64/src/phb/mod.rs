@@ -20,10 +20,10 @@ use crate::layout::{IRQ_PCI_LSI, PCI_BUID};
 use crate::tree::PciFunction;
 use arch_api::ppc64::{Bind, Partition, Trigger};
 use devices::pci::{Bus, DoorbellPort};
-use irq::{Line, Sink};
+use irq::{Levels, Line, Sink};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use tce::TceTable;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -31,6 +31,8 @@ use vmm_sys_util::eventfd::EventFd;
 pub struct Phb {
     bus: Bus,
     messages: MessageSources,
+    /// What the pins go through, once the bridge is connected.
+    pins: OnceLock<Levels>,
     tces: Arc<TceTable>,
 }
 
@@ -40,7 +42,7 @@ impl Phb {
     pub fn new(bus: Bus, tces: Arc<TceTable>) -> Option<Self> {
         bus.functions().next()?;
         let messages = MessageSources::new(&bus);
-        Some(Self { bus, messages, tces })
+        Some(Self { bus, messages, pins: OnceLock::new(), tces })
     }
 
     /// Its interrupt sources, ascending.
@@ -62,11 +64,19 @@ impl Phb {
         self.bus.functions().map(describe).collect()
     }
 
-    /// Connects the functions with the machine: their interrupts with `sink`, their doorbells with `partition`.
-    pub fn connect(&self, sink: &Arc<dyn Sink>, partition: &Arc<dyn Partition>) {
+    /// Connects the functions with the machine: their interrupts with `sink`, their doorbells with `partition`. Called once.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn connect(&self, sink: &Arc<dyn Sink>, partition: &Arc<dyn Partition>) -> io::Result<()> {
         let router = Router::new(Arc::clone(sink), self.messages.all());
-        let intx = |slot| Line::new(Arc::clone(sink), lsi(slot));
+        let lines = self.bus.functions().map(|(devfn, _)| Line::new(Arc::clone(sink), lsi(devfn >> 3)));
+        let pins = Levels::start(lines)?;
+        let intx = |slot| pins.input(lsi(slot));
         self.bus.connect(&(Arc::new(router) as _), intx, Arc::new(Doorbells(Arc::clone(partition))));
+        // Called once.
+        let _ = self.pins.set(pins);
+        Ok(())
     }
 
     /// The bus that `buid` names.

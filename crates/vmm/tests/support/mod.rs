@@ -89,6 +89,8 @@ pub struct Log {
     pub buttons: Counter,
     /// How often the devices were stopped.
     pub quiesced: AtomicUsize,
+    /// Whether a boot has filled RAM since.
+    pub filled: AtomicBool,
     pub loaded: Mutex<Vec<[u8; 8]>>,
     pub wrong: Mutex<Vec<String>>,
 }
@@ -118,6 +120,7 @@ impl Log {
     pub fn assert_quiet(&self) {
         assert_eq!(*self.wrong.lock().unwrap(), [""; 0]);
         assert_eq!(self.inside.load(SeqCst), 0, "threads in the hypervisor");
+        assert_eq!(self.quiesced.load(SeqCst), self.boots.load(SeqCst), "devices stop once after each boot");
         for (index, (entered, left)) in self.entered.iter().zip(&self.left).enumerate() {
             assert_eq!(entered.load(SeqCst), left.load(SeqCst), "vCPU {index} entered and left");
         }
@@ -368,6 +371,7 @@ impl Arch for Guest {
         memory.read_slice(&mut bytes, GuestAddress(0)).unwrap();
         log.check(bytes.iter().all(|&b| b == 0), || format!("RAM is not zero at reset {boot}"));
         memory.write_slice(&vec![0x5a; RAM], GuestAddress(0)).unwrap();
+        log.filled.store(true, SeqCst);
 
         let mut programs = self.programs.lock().unwrap();
         let program = if programs.len() > 1 { programs.pop_front() } else { programs.front().cloned() };
@@ -439,8 +443,8 @@ impl Arch for Guest {
         let running = self.running.iter().any(|running| running.load(SeqCst));
         log.check(!running, || "devices stop with a vCPU not parked".into());
         let byte: u8 = memory.read_obj(GuestAddress(RAM as u64 - 1)).unwrap();
-        let boots = log.boots.load(SeqCst);
-        log.check(boots == 0 || byte == 0x5a, || "RAM was discarded before the devices stopped".into());
+        let filled = log.filled.swap(false, SeqCst);
+        log.check(!filled || byte == 0x5a, || "RAM was discarded before the devices stopped".into());
         log.quiesced.fetch_add(1, SeqCst);
     }
 
