@@ -6,8 +6,8 @@
 //!  table, enable, mask ──resolve, under the lock──▶ Vector ◀──raise, no lock── device threads
 //! ```
 //!
-//! Always true: a vector's route is that of its entry as it is in the table. It has none while the entry
-//! or the function is masked.
+//! Always true: a vector's route is that of its entry as it is in the table. What was raised
+//! while the entry or the function was masked is sent, once, when neither is any more; the bit is set meanwhile.
 //! Source: PCI Local Bus Specification 3.0, 6.8.2.
 
 use super::{Bar, BarKind};
@@ -102,16 +102,20 @@ impl Msix {
         _ = self.messages.set(messages);
     }
 
-    /// Takes over message control as it was written. Returns whether MSI-X is on.
-    pub fn set_control(&self, control: u16) -> bool {
+    /// Takes over message control as it was written.
+    pub fn set_control(&self, control: u16) {
         let mut table = self.table();
-        table.control = control & (ENABLE | MASK_ALL);
-        let enabled = control & ENABLE != 0;
-        self.enabled.store(enabled, Ordering::Release);
-        for index in 0..self.vectors.len() {
-            self.resolve(&table, index);
+        if table.control != control & (ENABLE | MASK_ALL) {
+            self.apply(&mut table, control);
         }
-        enabled
+    }
+
+    fn apply(&self, table: &mut Table, control: u16) {
+        table.control = control & (ENABLE | MASK_ALL);
+        self.enabled.store(control & ENABLE != 0, Ordering::Release);
+        for index in 0..self.vectors.len() {
+            self.resolve(table, index);
+        }
     }
 
     /// Message control with MSI-X on or off.
@@ -155,7 +159,7 @@ impl Msix {
 
     fn word(&self, offset: u64) -> u32 {
         if offset >= self.pending_offset() {
-            return 0;
+            return self.pending(offset - self.pending_offset());
         }
         let table = self.table();
         let Some(entry) = table.entries.get((offset / ENTRY) as usize) else { return u32::MAX };
@@ -165,6 +169,12 @@ impl Msix {
             8 => entry.message.data,
             _ => u32::from(entry.masked),
         }
+    }
+
+    /// The word of pending bits at `offset`.
+    fn pending(&self, offset: u64) -> u32 {
+        let vectors = self.vectors.iter().skip((offset as usize).saturating_mul(8)).take(32);
+        vectors.enumerate().fold(0, |bits, (bit, vector)| bits | (u32::from(vector.is_pending()) << bit))
     }
 
     /// Writes behind the base address register: 4 or 8 bytes, aligned. Pending bits only tell.
@@ -191,17 +201,30 @@ impl Msix {
 
     /// The power-on state.
     pub fn reset(&self) {
-        self.table().entries.fill(Entry::INITIAL);
-        self.set_control(0);
+        let mut table = self.table();
+        table.entries.fill(Entry::INITIAL);
+        self.apply(&mut table, 0);
     }
 
-    /// Brings a vector up to its entry.
+    /// Brings a vector up to its entry. A raise that began before is not under way any more when this returns.
     fn resolve(&self, table: &Table, index: usize) {
-        let entry = &table.entries[index];
-        let on = table.control & ENABLE != 0;
-        let on = on && !entry.masked && table.control & MASK_ALL == 0;
-        let route = self.messages.get().filter(|_| on).and_then(|messages| messages.route(entry.message));
-        self.vectors[index].set_route(route);
+        let (entry, vector) = (&table.entries[index], &self.vectors[index]);
+        if table.control & ENABLE == 0 {
+            return vector.reset();
+        }
+        let masked = entry.masked || table.control & MASK_ALL != 0;
+        let route = || self.messages.get().and_then(|messages| messages.route(entry.message));
+        // The route changes behind the mask, so that what is pending goes to the new one.
+        let done = match masked {
+            true => vector.set_masked(true).map(|()| vector.set_route(route())),
+            false => {
+                vector.set_route(route());
+                vector.set_masked(false)
+            }
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, index, "a pending message leads to no source");
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -212,3 +235,6 @@ impl Msix {
 fn proper(offset: u64, length: usize) -> bool {
     matches!(length, 4 | 8) && offset % length as u64 == 0
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,8 +12,6 @@
 
 mod device;
 mod ring;
-#[cfg(test)]
-pub(crate) mod testing;
 pub mod transport;
 
 pub use device::{Activation, Backend, Device, Interrupts, Kind, NeedsReset, Running, Work, Workers};

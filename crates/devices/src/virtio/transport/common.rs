@@ -299,7 +299,7 @@ impl Common {
         }
         let mut added = value & DRIVERS & !self.status;
         if added & FEATURES_OK != 0 && !self.acceptable() {
-            tracing::warn!(
+            tracing::debug!(
                 unknown = format_args!("{:#x}", self.accepted & !self.offered),
                 missing = format_args!("{:#x}", self.required & !self.accepted),
                 "features refused"

@@ -15,8 +15,9 @@
 use super::Host;
 use super::common::{Common, Effect};
 use super::signals::Signals;
-use crate::virtio::{Activation, Device, Ring, Running, Work};
+use crate::virtio::{Activation, Device, Interrupts, Ring, Running, Work};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -29,6 +30,8 @@ pub struct Lifecycle {
     state: Mutex<State>,
     /// Told when the phase becomes idle.
     idle: Condvar,
+    /// Whether the log has heard of a driver's mistake.
+    complained: AtomicBool,
 }
 
 struct State {
@@ -52,7 +55,15 @@ impl Lifecycle {
     ) -> Self {
         let common = Common::new(device.features(), device.queues(), host.translated);
         let state = Mutex::new(State { common, phase: Phase::Idle });
-        Self { device, host, doorbells, signals, state, idle: Condvar::new() }
+        Self {
+            device,
+            host,
+            doorbells,
+            signals,
+            state,
+            idle: Condvar::new(),
+            complained: AtomicBool::new(false),
+        }
     }
 
     /// Reads the common configuration.
@@ -179,8 +190,12 @@ impl Lifecycle {
 
     /// The device needs a reset. A driver that is `ready` is told.
     fn break_down(&self, why: &dyn std::fmt::Display, ready: bool) {
-        use crate::virtio::Interrupts;
-        tracing::warn!(device = self.device.name(), "needs a reset: {why}");
+        let device = self.device.name();
+        match self.complained.swap(true, Ordering::Relaxed) {
+            false => tracing::warn!(device, "needs a reset: {why}"),
+            // A guest can have this as often as it likes.
+            true => tracing::debug!(device, "needs a reset: {why}"),
+        }
         if ready {
             self.signals.needs_reset();
         } else {

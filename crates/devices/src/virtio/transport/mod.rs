@@ -17,6 +17,8 @@ mod layout;
 mod lifecycle;
 mod signals;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use super::{Device, Kind, Workers};

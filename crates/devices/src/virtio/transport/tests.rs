@@ -1,10 +1,10 @@
 //! The transport as a driver finds it, also one that keeps to no rule.
 
-use super::*;
-use crate::virtio::testing::{
+use super::testing::{
     ACKNOWLEDGE, ByHand, DRIVER, DRIVER_OK, Driver, FEATURES_OK, Hand, Machine, NEEDS_RESET, PIN, VERSION_1,
     Vring,
 };
+use super::*;
 use crate::virtio::{Activation, Backend, Interrupts, NeedsReset, Ring};
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -265,7 +265,7 @@ fn queue_sizes_are_checked() {
 
 #[test]
 fn queue_addresses_are_checked() {
-    let beyond = crate::virtio::testing::MEMORY;
+    let beyond = testing::MEMORY;
     for (register, address) in
         [(0x20, 0x1008), (0x28, 0x1001), (0x30, 0x1002), (0x20, beyond), (0x28, beyond - 8), (0x30, !3)]
     {
@@ -463,8 +463,6 @@ fn access() -> impl Strategy<Value = Access> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
     #[test]
     fn no_access_does_more_than_a_reset_repairs(
         accesses in proptest::collection::vec(access(), 0..200),

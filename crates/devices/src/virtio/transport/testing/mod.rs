@@ -5,10 +5,10 @@ mod driver;
 
 pub use driver::*;
 
-use super::transport::{Host, VirtioPci};
-use super::{Device, Running, Work, Workers};
+use super::{Host, VirtioPci};
 use crate::dma::{self, Untranslated};
 use crate::pci::{Bus, DoorbellPort};
+use crate::virtio::{Device, Running, Work, Workers};
 use irq::{Line, Message, Messages, Sink};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
