@@ -11,6 +11,7 @@
 //! dropped at the reset. Source: Virtual I/O Device (VIRTIO) 1.2.
 
 mod device;
+pub mod net;
 mod ring;
 
 pub use device::{Activation, Backend, Device, Interrupts, Kind, NeedsReset};
