@@ -1,16 +1,28 @@
 //! A queue at work: chains out of the available ring, chains into the used ring.
 //!
-//! What must hold: everything in guest memory may be wrong at any time; a wrong ring or chain is [`NeedsReset`], and no
-//! turn of [`Ring::pop`] takes more chains than the queue has entries.
+//! What must hold: everything in guest memory may be wrong at any time, and may change while it is looked at. A wrong ring
+//! or chain is [`NeedsReset`]; no chain has more descriptors than the queue has entries (or [`CHAIN`], if that is more);
+//! and no kick is lost by a turn of this shape, whose work is bounded by the queue's size:
+//!
+//! ```text
+//!  disable_notification ─▶ pop, push … (at most size() chains) ─▶ signal ─▶ enable_notification ─▶ false: wait for a kick
+//!           ▲                                                                     │ true: there are chains already
+//!           └─────────── once more, or Backend::unfinished ◀──────────────────────┘
+//! ```
 
+use super::chain::{Buffers, Malformed, walk};
 use super::device::{Interrupts, NeedsReset};
 use crate::dma::Memory;
 use std::num::Wrapping;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+
+/// How many descriptors a chain may have at least. Drivers put longer chains than the queue into indirect tables, since all
+/// device models let them.
+const CHAIN: usize = 1024;
 
 /// A queue that the driver has enabled.
 pub struct Ring {
@@ -30,20 +42,48 @@ impl Ring {
         Self { index, queue, memory, interrupts, signalled }
     }
 
-    /// How many entries it has.
-    #[must_use]
-    pub fn size(&self) -> u16 {
-        self.queue.size()
-    }
-
-    /// The next chain, if there is one.
+    /// The next chain, if there is one. It is well formed now; the driver can break it later, and then it is shorter.
     ///
     /// # Errors
-    /// When the available ring is broken.
+    /// When the available ring or the chain is broken.
     pub fn pop(&mut self) -> Result<Option<DescriptorChain<&Memory>>, NeedsReset> {
+        let (index, limit) = (self.index, self.limit());
+        let Some(chain) = self.next()? else { return Ok(None) };
+        walk(chain.clone(), limit, |_| ()).map_err(|what| malformed(index, &what))?;
+        Ok(Some(chain))
+    }
+
+    /// The next chain's buffers, if there is one, and its head.
+    ///
+    /// # Errors
+    /// When the available ring or the chain is broken.
+    pub fn pop_buffers(&mut self, buffers: &mut Buffers) -> Result<Option<u16>, NeedsReset> {
+        let (index, limit) = (self.index, self.limit());
+        let Some(chain) = self.next()? else { return Ok(None) };
+        let head = chain.head_index();
+        buffers.fill(chain, limit).map_err(|what| malformed(index, &what))?;
+        Ok(Some(head))
+    }
+
+    fn limit(&self) -> usize {
+        CHAIN.max(self.queue.size().into())
+    }
+
+    fn next(&mut self) -> Result<Option<DescriptorChain<&Memory>>, NeedsReset> {
         let index = self.index;
-        let broken = |error: Error| NeedsReset::Queue { queue: index, what: error.to_string() };
-        Ok(self.queue.iter(&self.memory).map_err(broken)?.next())
+        let broken = |error: virtio_queue::Error| malformed(index, &error);
+        if let Some(chain) = self.queue.iter(&self.memory).map_err(broken)?.next() {
+            return Ok(Some(chain));
+        }
+        // None is also what comes of an entry that cannot be read, and whoever waits for the next one would wait for ever.
+        let available = self.queue.avail_idx(&self.memory, Ordering::Acquire).map_err(broken)?;
+        if available.0 == self.queue.next_avail() {
+            return Ok(None);
+        }
+        match self.queue.iter(&self.memory).map_err(broken)?.next() {
+            Some(chain) => Ok(Some(chain)),
+            None => Err(malformed(index, &Malformed::Unreadable)),
+        }
     }
 
     /// Gives chain `head` back with `written` bytes in it.
@@ -51,8 +91,7 @@ impl Ring {
     /// # Errors
     /// When the used ring is broken.
     pub fn push(&mut self, head: u16, written: u32) -> Result<(), NeedsReset> {
-        let pushed = self.queue.add_used(&self.memory, head, written);
-        pushed.map_err(|error| self.broken(&error))
+        self.queue.add_used(&self.memory, head, written).map_err(|error| self.broken(&error))
     }
 
     /// Gives several chains back, each with the bytes written into it. The driver sees all of them at once, or none:
@@ -80,7 +119,7 @@ impl Ring {
         self.push(last, written)
     }
 
-    /// Tells the driver of what was pushed, if it wants to know.
+    /// Tells the driver of what was pushed, if there is something and it wants to know.
     ///
     /// # Errors
     /// When the ring is broken.
@@ -126,6 +165,12 @@ impl Ring {
         self.queue.enable_notification(&self.memory).map_err(|error| self.broken(&error))
     }
 
+    /// Entries, and so the most chains that a driver that keeps to the rules can have in it.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
     /// Guest memory as the queue sees it.
     #[must_use]
     pub fn memory(&self) -> &Memory {
@@ -134,90 +179,13 @@ impl Ring {
 
     /// What is wrong with this queue, as an error.
     pub fn broken(&self, what: &dyn std::fmt::Display) -> NeedsReset {
-        NeedsReset::Queue { queue: self.index, what: what.to_string() }
+        malformed(self.index, what)
     }
+}
+
+fn malformed(queue: u16, what: &dyn std::fmt::Display) -> NeedsReset {
+    NeedsReset::Queue { queue, what: what.to_string() }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dma::{Untranslated, memory};
-    use std::sync::atomic::AtomicUsize;
-    use vm_memory::GuestMemoryMmap;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Interrupts for Count {
-        fn used(&self, _: u16) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-
-        fn config_changed(&self) {}
-
-        fn needs_reset(&self) {}
-    }
-
-    const AVAILABLE: u64 = 0x2000;
-    const USED: u64 = 0x3000;
-
-    /// A ring of 8 entries, guest memory, and how often the driver was told.
-    fn with_ring(event_idx: bool, test: impl FnOnce(&mut Ring, &Memory, &Count)) {
-        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
-        let memory = memory(ram, Arc::new(Untranslated));
-        let mut queue = Queue::new(8).unwrap();
-        queue.set_desc_table_address(Some(0x1000), None);
-        queue.set_avail_ring_address(Some(AVAILABLE as u32), None);
-        queue.set_used_ring_address(Some(USED as u32), None);
-        queue.set_event_idx(event_idx);
-        queue.set_ready(true);
-        let count = Arc::new(Count::default());
-        let mut ring = Ring::new(0, queue, memory.clone(), count.clone());
-        test(&mut ring, &memory, &count);
-    }
-
-    #[test]
-    fn several_chains_are_given_back_at_once_around_the_rings_end() {
-        with_ring(false, |ring, memory, count| {
-            for head in 0..6 {
-                ring.push(head, 0).unwrap();
-            }
-            ring.push_all(&[(6, 60), (7, 70), (0, 80)]).unwrap();
-            assert_eq!(memory.read_obj::<u16>(GuestAddress(USED + 2)).unwrap(), 9);
-            let element = |slot: u64| memory.read_obj::<[u32; 2]>(GuestAddress(USED + 4 + 8 * slot)).unwrap();
-            assert_eq!([6, 7, 0].map(element), [[6, 60], [7, 70], [0, 80]]);
-            ring.signal().unwrap();
-            ring.signal().unwrap();
-            assert_eq!(count.0.load(Ordering::Relaxed), 1, "nothing new, nothing to tell");
-            assert!(ring.push_all(&[(0, 0); 9]).is_err());
-            ring.push_all(&[]).unwrap();
-        });
-    }
-
-    #[test]
-    fn the_driver_is_told_when_it_asked_for_one_of_several() {
-        with_ring(true, |ring, memory, count| {
-            let mut told = |event: u16, used: &[(u16, u32)]| {
-                memory.write_obj(event, GuestAddress(AVAILABLE + 4 + 2 * 8)).unwrap();
-                ring.push_all(used).unwrap();
-                ring.signal().unwrap();
-                count.0.swap(0, Ordering::Relaxed)
-            };
-            assert_eq!(told(0, &[(0, 1), (1, 1), (2, 1)]), 1, "of the first");
-            assert_eq!(told(0, &[(3, 1), (4, 1)]), 0, "it has been told");
-            assert_eq!(told(6, &[(5, 1), (6, 1), (7, 1)]), 1, "of one in the middle");
-            assert_eq!(told(9, &[(0, 1), (1, 1)]), 1, "of the last");
-            assert_eq!(told(11, &[(2, 1)]), 0, "not yet");
-        });
-    }
-
-    #[test]
-    fn a_driver_that_polls_is_not_told() {
-        with_ring(false, |ring, memory, count| {
-            memory.write_obj(VRING_AVAIL_F_NO_INTERRUPT as u16, GuestAddress(AVAILABLE)).unwrap();
-            ring.push(0, 0).unwrap();
-            ring.signal().unwrap();
-            assert_eq!(count.0.load(Ordering::Relaxed), 0);
-        });
-    }
-}
+mod tests;

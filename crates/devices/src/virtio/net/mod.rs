@@ -186,7 +186,7 @@ impl Backend for Queues {
     fn notified(&mut self, queue: u16) -> Result<(), NeedsReset> {
         match queue {
             // While there are buffers it is the tap that says when there is something to do.
-            RX if self.wants(0) => Ok(()),
+            RX if self.listens(0) => Ok(()),
             RX if self.shared.gone.load(Ordering::Relaxed) => Ok(()),
             RX => self.receive(),
             TX => {
@@ -202,15 +202,15 @@ impl Backend for Queues {
     }
 
     fn ready(&mut self, _source: usize) -> Result<(), NeedsReset> {
-        if self.wants(0) { self.receive() } else { Ok(()) }
+        if self.listens(0) { self.receive() } else { Ok(()) }
     }
 
-    fn wants(&self, _source: usize) -> bool {
+    fn listens(&self, _source: usize) -> bool {
         let starved = self.receiver.as_ref().is_none_or(Receiver::is_starved);
         !starved && !self.shared.gone.load(Ordering::Relaxed)
     }
 
-    fn unfinished(&self) -> Option<u16> {
-        self.sender.as_ref().is_some_and(Sender::is_unfinished).then_some(TX)
+    fn unfinished(&self) -> bool {
+        self.sender.as_ref().is_some_and(Sender::is_unfinished)
     }
 }
