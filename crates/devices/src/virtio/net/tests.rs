@@ -1,4 +1,6 @@
-//! The card against a driver, with a socket of datagrams for a tap.
+//! The card against a driver, with a socket of datagrams for a tap; [`host`] has a real one.
+
+mod host;
 
 use super::*;
 use crate::virtio::testing::{BUFFERS, Driver, RAM, ram};
@@ -26,8 +28,12 @@ impl Bench {
             end.set_nonblocking(true).unwrap();
             nix::sys::socket::setsockopt(end, nix::sys::socket::sockopt::SndBuf, &(1 << 20)).unwrap();
         }
+        Self::at(Tap::stand_in(ours), wire, size, features)
+    }
+
+    fn at(tap: Tap, wire: UnixDatagram, size: u16, features: u64) -> Self {
         let mac = "52:54:00:12:34:56".parse().unwrap();
-        let net = Net::new(&"tap0".parse().unwrap(), Tap::stand_in(ours), mac);
+        let net = Net::new(&"tap0".parse().unwrap(), tap, mac);
         let memory = ram();
         let drivers = [RX, TX].map(|queue| Driver::new(queue, size, false, memory.clone()));
         let rings = drivers.iter().map(|driver| Some(driver.ring())).collect();
