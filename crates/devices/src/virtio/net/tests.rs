@@ -1,6 +1,7 @@
 //! The card against a driver, with a socket of datagrams for a tap; [`host`] has a real one.
 
 mod host;
+mod hostile;
 
 use super::*;
 use crate::virtio::testing::{BUFFERS, Driver, RAM, ram};
@@ -23,19 +24,24 @@ pub struct Bench {
 
 impl Bench {
     fn new(size: u16, features: u64) -> Self {
+        Self::with(size, features, false)
+    }
+
+    fn with(size: u16, features: u64, event_idx: bool) -> Self {
         let (ours, wire) = UnixDatagram::pair().unwrap();
         for end in [&ours, &wire] {
             end.set_nonblocking(true).unwrap();
             nix::sys::socket::setsockopt(end, nix::sys::socket::sockopt::SndBuf, &(1 << 20)).unwrap();
         }
-        Self::at(Tap::stand_in(ours), wire, size, features)
+        Self::at(Tap::stand_in(ours), wire, (size, event_idx), features)
     }
 
-    fn at(tap: Tap, wire: UnixDatagram, size: u16, features: u64) -> Self {
+    /// `wire` is nothing where `tap` is a real one.
+    fn at(tap: Tap, wire: UnixDatagram, (size, event_idx): (u16, bool), features: u64) -> Self {
         let mac = "52:54:00:12:34:56".parse().unwrap();
         let net = Net::new(&"tap0".parse().unwrap(), tap, mac);
         let memory = ram();
-        let drivers = [RX, TX].map(|queue| Driver::new(queue, size, false, memory.clone()));
+        let drivers = [RX, TX].map(|queue| Driver::new(queue, size, event_idx, memory.clone()));
         let rings = drivers.iter().map(|driver| Some(driver.ring())).collect();
         let interrupts = drivers[0].told.clone();
         let queues = net.activate(Activation { memory, features, rings, interrupts }).unwrap();
