@@ -13,6 +13,7 @@
 pub mod block;
 mod chain;
 mod device;
+pub mod net;
 mod ring;
 #[cfg(test)]
 mod testing;
