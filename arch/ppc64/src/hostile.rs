@@ -67,7 +67,7 @@ fn address() -> impl Strategy<Value = u64> {
 fn argument() -> impl Strategy<Value = u64> {
     prop_oneof![
         4 => 0u64..20,
-        2 => select(LISNS).prop_map(u64::from),
+        2 => select(LISNS).prop_map(|(lisn, _)| u64::from(lisn)),
         2 => select(SERVERS).prop_map(u64::from),
         1 => Just(u64::from(VIO_REG)),
         1 => select(&[0x10, 0x18, 0x1c, 0x1d, 0xff][..]),

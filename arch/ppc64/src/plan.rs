@@ -2,7 +2,7 @@
 
 use crate::layout;
 use crate::rtas;
-use arch_api::ppc64::{Generation, Host, Irqchip, Mmu, Plane, VmSpec, XivePages};
+use arch_api::ppc64::{Generation, Host, Irqchip, Mmu, Plane, Trigger, VmSpec, XivePages};
 
 /// What the user asked for; `None` leaves the choice to cede.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,15 +220,16 @@ impl Plan {
         HYPERTAS.iter().copied().chain(join).collect()
     }
 
-    /// The interrupt sources that the guest has.
+    /// The interrupt sources that the guest has, ascending.
     #[must_use]
-    pub fn sources(&self) -> Vec<u32> {
+    pub fn sources(&self) -> Vec<(u32, Trigger)> {
         let ipis = match self.spec.irqchip {
             Irqchip::Xics => 0,
             Irqchip::Xive => self.wish.cpus,
         };
         let ipis = (0..ipis).map(|n| layout::IRQ_IPI + n);
-        ipis.chain([layout::IRQ_EPOW, layout::IRQ_VIO]).collect()
+        let events = ipis.chain([layout::IRQ_EPOW, layout::IRQ_VIO]);
+        events.map(|number| (number, Trigger::Edge)).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use crate::papr::{nr, ret};
 use crate::plan::Wish;
 use crate::tree_spec::assumed_host;
 use arch_api::Stop;
+use arch_api::ppc64::Trigger;
 use std::path::Path;
 use tempfile::NamedTempFile;
 use vm_memory::Bytes;
@@ -94,7 +95,7 @@ impl Rig {
 #[test]
 fn the_hypervisor_is_asked_in_the_order_it_needs() {
     let rig = Rig::new();
-    let sources = vec![0, 1, 0x1000, 0x1100];
+    let sources = [0, 1, 0x1000, 0x1100].map(|number| (number, Trigger::Edge)).to_vec();
     let expected =
         [Asked::Memory(16 * MIB), Asked::CreateVcpu(0), Asked::CreateVcpu(1), Asked::CreateSources(sources)];
     assert_eq!(rig.machine.vm.asked(), expected);

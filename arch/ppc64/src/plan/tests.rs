@@ -265,8 +265,9 @@ fn the_real_mode_area_is_what_the_hash_table_can_map() {
 #[test]
 fn sources_ascend_and_ipis_are_for_xive_guests() {
     let sources = |irqchip| choose(&assumed_host(Power9), (None, None, Some(irqchip))).unwrap().sources();
-    assert_eq!(sources(Xics), [0x1000, 0x1100]);
-    assert_eq!(sources(Xive), [0, 1, 2, 3, 0x1000, 0x1100]);
+    let edge = |numbers: &[u32]| numbers.iter().map(|&number| (number, Trigger::Edge)).collect::<Vec<_>>();
+    assert_eq!(sources(Xics), edge(&[0x1000, 0x1100]));
+    assert_eq!(sources(Xive), edge(&[0, 1, 2, 3, 0x1000, 0x1100]));
 }
 
 #[test]

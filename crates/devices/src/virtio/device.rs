@@ -4,6 +4,8 @@ use super::Ring;
 use crate::dma::Memory;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use vmm_sys_util::eventfd::EventFd;
 
 /// virtio's device types (5 Device Types).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +61,7 @@ pub struct Activation {
     /// By queue; `None` where the driver enabled none.
     pub rings: Vec<Option<Ring>>,
     /// How the driver is told.
-    pub interrupts: std::sync::Arc<dyn Interrupts>,
+    pub interrupts: Arc<dyn Interrupts>,
 }
 
 /// How a device tells its driver.
@@ -118,4 +120,45 @@ pub trait Backend: Send {
     fn ready(&mut self, _source: usize) -> Result<(), NeedsReset> {
         Ok(())
     }
+
+    /// Whether it wants to hear of source `source` now. Asked after each call; while it is `false` the descriptor wakes
+    /// nobody, not even by an error.
+    fn wants(&self, _source: usize) -> bool {
+        true
+    }
+
+    /// A queue in which it left chains that no notification will announce, since one turn is limited.
+    /// Asked after each call; [`notified`](Backend::notified) follows once the worker's others have had their turn.
+    fn unfinished(&self) -> Option<u16> {
+        None
+    }
+}
+
+/// A backend, and what a worker needs to run it.
+pub struct Work {
+    /// Name for logs and the thread: [`Device::name`].
+    pub name: String,
+    /// What runs.
+    pub backend: Box<dyn Backend>,
+    /// The doorbell of each enabled queue: queue and event. An event may be there from before the activation.
+    pub doorbells: Vec<(u16, Arc<EventFd>)>,
+    /// Told by [`needs_reset`](Interrupts::needs_reset) when the backend ends with [`NeedsReset`].
+    pub interrupts: Arc<dyn Interrupts>,
+}
+
+/// The threads that run backends.
+pub trait Workers: Send + Sync {
+    /// Starts to run a backend, calling [`Backend::notified`] once for each of its queues. Called on a vCPU's thread at
+    /// DRIVER_OK; does not wait for the backend.
+    ///
+    /// # Errors
+    /// When the host refuses a thread or a descriptor; the backend is dropped before this returns.
+    fn start(&self, work: Work) -> io::Result<Box<dyn Running>>;
+}
+
+/// A backend that runs, or did until it broke.
+pub trait Running: Send {
+    /// Has the backend dropped, and never waits for that: `done` is called when nothing of it is left, from any thread,
+    /// also this one before it returns. After that nothing is called on [`Work::interrupts`].
+    fn stop(self: Box<Self>, done: Box<dyn FnOnce() + Send>);
 }

@@ -13,5 +13,5 @@
 mod device;
 mod ring;
 
-pub use device::{Activation, Backend, Device, Interrupts, Kind, NeedsReset};
+pub use device::{Activation, Backend, Device, Interrupts, Kind, NeedsReset, Running, Work, Workers};
 pub use ring::Ring;
