@@ -10,6 +10,7 @@
 //! A [`Device`] is what the driver negotiates with; a [`Backend`] is what then runs the queues, on one thread, and is
 //! dropped at the reset. Source: Virtual I/O Device (VIRTIO) 1.2.
 
+pub mod block;
 mod chain;
 mod device;
 pub mod net;
