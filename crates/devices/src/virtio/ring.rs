@@ -13,11 +13,12 @@
 use super::chain::{Buffers, Malformed, walk};
 use super::device::{Interrupts, NeedsReset};
 use crate::dma::Memory;
+use std::num::Wrapping;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 /// How many descriptors a chain may have at least. Drivers put longer chains than the queue into indirect tables, since all
 /// device models let them.
@@ -29,15 +30,16 @@ pub struct Ring {
     queue: Queue,
     memory: Memory,
     interrupts: Arc<dyn Interrupts>,
-    /// Chains were given back since the driver was last told.
-    pushed: bool,
+    /// The used ring's index at the last [`Ring::signal`].
+    signalled: Wrapping<u16>,
 }
 
 impl Ring {
     /// Takes over a queue that the driver has set up.
     #[must_use]
     pub fn new(index: u16, queue: Queue, memory: Memory, interrupts: Arc<dyn Interrupts>) -> Self {
-        Self { index, queue, memory, interrupts, pushed: false }
+        let signalled = Wrapping(queue.next_used());
+        Self { index, queue, memory, interrupts, signalled }
     }
 
     /// The next chain, if there is one. It is well formed now; the driver can break it later, and then it is shorter.
@@ -89,9 +91,32 @@ impl Ring {
     /// # Errors
     /// When the used ring is broken.
     pub fn push(&mut self, head: u16, written: u32) -> Result<(), NeedsReset> {
-        self.queue.add_used(&self.memory, head, written).map_err(|error| self.broken(&error))?;
-        self.pushed = true;
-        Ok(())
+        self.queue.add_used(&self.memory, head, written).map_err(|error| self.broken(&error))
+    }
+
+    /// Gives several chains back, each with the bytes written into it. The driver sees all of them at once, or none:
+    /// it may take them for parts of one packet.
+    ///
+    /// # Errors
+    /// When the used ring is broken, or these are more chains than it has entries.
+    pub fn push_all(&mut self, used: &[(u16, u32)]) -> Result<(), NeedsReset> {
+        let Some((&(last, written), others)) = used.split_last() else { return Ok(()) };
+        let size = self.queue.size();
+        if others.len() >= usize::from(size) {
+            return Err(self.broken(&"more chains are given back than it has entries"));
+        }
+        let mut next = self.queue.next_used();
+        for &(head, written) in others {
+            // Behind flags and index, an element for each entry: the chain's head and its length, 32 bits each.
+            let element = self.queue.used_ring().saturating_add(4 + 8 * u64::from(next % size));
+            let value = (u64::from(head) | u64::from(written) << 32).to_le();
+            let stored = self.memory.write_obj(value, GuestAddress(element));
+            stored.map_err(|error| self.broken(&error))?;
+            next = next.wrapping_add(1);
+        }
+        // The last one brings the index, which publishes the others too.
+        self.queue.set_next_used(next);
+        self.push(last, written)
     }
 
     /// Tells the driver of what was pushed, if there is something and it wants to know.
@@ -99,21 +124,29 @@ impl Ring {
     /// # Errors
     /// When the ring is broken.
     pub fn signal(&mut self) -> Result<(), NeedsReset> {
-        if !std::mem::take(&mut self.pushed) {
-            return Ok(());
-        }
-        // It has the fence too that has to be between the used index and what the driver wants.
-        let mut wanted = self.queue.needs_notification(&self.memory).map_err(|error| self.broken(&error))?;
-        if !self.queue.event_idx_enabled() {
-            let flags = GuestAddress(self.queue.avail_ring());
-            let flags: u16 =
-                self.memory.load(flags, Ordering::Relaxed).map_err(|error| self.broken(&error))?;
-            wanted &= u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0;
-        }
-        if wanted {
+        let used = Wrapping(self.queue.next_used());
+        let before = std::mem::replace(&mut self.signalled, used);
+        if used != before && self.wants_signal(before, used).map_err(|error| self.broken(&error))? {
             self.interrupts.used(self.index);
         }
         Ok(())
+    }
+
+    /// Whether the driver wants to know that the used ring's index went from `before` to `used` (2.7.7.2, 2.7.10). The
+    /// queue's own answer counts [`Ring::push_all`] as one chain, and knows no VRING_AVAIL_F_NO_INTERRUPT.
+    fn wants_signal(&self, before: Wrapping<u16>, used: Wrapping<u16>) -> Result<bool, GuestMemoryError> {
+        let load = |offset: u64| {
+            let address = GuestAddress(self.queue.avail_ring().saturating_add(offset));
+            self.memory.load(address, Ordering::Relaxed).map(u16::from_le)
+        };
+        // The index is visible before the driver's wish is read; the driver does it the other way round.
+        fence(Ordering::SeqCst);
+        if self.queue.event_idx_enabled() {
+            // used_event lies behind the available ring's entries.
+            let event = Wrapping(load(4 + 2 * u64::from(self.queue.size()))?);
+            return Ok(used - event - Wrapping(1) < used - before);
+        }
+        Ok(u32::from(load(0)?) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
     /// Asks the driver not to notify, while the queue is looked at anyway.

@@ -108,7 +108,7 @@ fn a_ring_that_is_nowhere_is_an_error_at_each_step() {
         assert!(ring.pop().is_err(), "{address:#x}");
         assert!(ring.push(0, 0).is_err());
         assert!(ring.enable_notification().is_err());
-        ring.pushed = true;
+        ring.signalled -= 1;
         assert!(ring.signal().is_err());
     }
 }
@@ -145,6 +145,38 @@ fn with_event_idx_the_driver_is_told_once_for_what_it_waits_for() {
         ring.signal().unwrap();
         assert_eq!(driver.told.used.load(Ordering::SeqCst), usize::from(head >= 2));
     }
+}
+
+#[test]
+fn several_chains_are_given_back_at_once_around_the_rings_end() {
+    let mut driver = driver(false);
+    let mut ring = driver.ring();
+    for head in 0..SIZE - 2 {
+        ring.push(head, 0).unwrap();
+        assert_eq!(driver.take(), Some((head, 0)));
+    }
+    ring.push_all(&[(SIZE - 2, 60), (SIZE - 1, 70), (0, 80)]).unwrap();
+    let used = [driver.take(), driver.take(), driver.take(), driver.take()];
+    assert_eq!(used, [Some((SIZE - 2, 60)), Some((SIZE - 1, 70)), Some((0, 80)), None]);
+    assert!(ring.push_all(&[(0, 0); SIZE as usize + 1]).is_err());
+    ring.push_all(&[]).unwrap();
+}
+
+#[test]
+fn the_driver_is_told_when_it_waits_for_one_of_several() {
+    let driver = driver(true);
+    let mut ring = driver.ring();
+    let mut told = |event: u16, used: &[(u16, u32)]| {
+        driver.put(driver.used_event(), event.to_le());
+        ring.push_all(used).unwrap();
+        ring.signal().unwrap();
+        driver.told.used.swap(0, Ordering::SeqCst)
+    };
+    assert_eq!(told(0, &[(0, 1), (1, 1), (2, 1)]), 1, "of the first");
+    assert_eq!(told(0, &[(3, 1), (4, 1)]), 0, "it has been told");
+    assert_eq!(told(6, &[(5, 1), (6, 1), (7, 1)]), 1, "of one in the middle");
+    assert_eq!(told(9, &[(0, 1), (1, 1)]), 1, "of the last");
+    assert_eq!(told(11, &[(2, 1)]), 0, "not yet");
 }
 
 /// A driver and a device on two threads. The driver rings only where the device wants it; whenever it does not, the
