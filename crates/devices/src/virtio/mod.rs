@@ -17,8 +17,8 @@ mod chain;
 pub mod console;
 mod device;
 pub mod entropy;
-#[cfg(test)]
-mod hostile;
+#[cfg(any(test, feature = "testing"))]
+pub mod hostile;
 pub mod net;
 mod ring;
 #[cfg(any(test, feature = "testing"))]

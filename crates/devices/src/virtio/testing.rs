@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::desc::RawDescriptor;
-use virtio_queue::desc::split::{Descriptor, VirtqUsedElem};
+use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -163,9 +163,9 @@ impl Driver {
         if !self.has_used() {
             return None;
         }
-        let element: VirtqUsedElem = self.get(self.used() + 4 + 8 * u64::from(self.seen % self.size));
+        let [head, written]: [u32; 2] = self.get(self.used() + 4 + 8 * u64::from(self.seen % self.size));
         self.seen = self.seen.wrapping_add(1);
-        Some((element.id() as u16, element.len()))
+        Some((u32::from_le(head) as u16, u32::from_le(written)))
     }
 
     /// Where the driver says from which used index on it wants to be told.
