@@ -23,6 +23,7 @@ pub mod net;
 mod ring;
 #[cfg(test)]
 mod testing;
+pub mod transport;
 mod vectors;
 mod worker;
 
