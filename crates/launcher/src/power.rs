@@ -1,14 +1,15 @@
 //! pseries guests: the one place that names POWER's machine and KVM together.
 
 use crate::config::host::{check_memory, host_memory};
-use crate::config::{ConfigError, ConsoleChoice, CpuModel, IrqchipChoice, MmuChoice, PlaneChoice, VmConfig};
+use crate::config::{ConfigError, CpuModel, IrqchipChoice, MmuChoice, PlaneChoice, VmConfig};
 use crate::control::kernel::HostTunables;
 use crate::control::{Load, RunDir, RunDirError, RunningVm, Server, Side, Steering};
+use crate::devices::host_console;
 use crate::exit_code::Outcome;
 use crate::placement::{PlacementError, cpu_sets};
 use arch_api::HvError;
 use arch_api::ppc64::{Generation, Host, Irqchip, Plane};
-use devices::console::{Console, ConsoleError};
+use devices::console::ConsoleError;
 use kvm::ppc64::{CAPABILITIES, Signals, Vm, VmFd, probe};
 use kvm::{Kvm, OpenError, Parameters};
 use ppc64::boot::Placement;
@@ -152,7 +153,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     let (plane, polls) = (plan.spec.plane, plan.host.generation == Generation::Power8);
     let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;
     let figures = vm.figures();
-    let console = Arc::new(console(&config.console)?);
+    let console = Arc::new(host_console(&config.console, "the guest's console")?);
     let machine = Machine::new(plan, vm, images, Arc::clone(&console));
     let tunables = Arc::<SharedTunables>::default();
     let steering = Arc::new(OnceLock::<Arc<Steering>>::new());
@@ -182,20 +183,6 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
         None => None,
     };
     Ok(vm.run()?)
-}
-
-fn console(choice: &ConsoleChoice) -> Result<Console, ConsoleError> {
-    match choice {
-        ConsoleChoice::Stdio => Console::stdio(),
-        ConsoleChoice::File(path) => Console::file(path),
-        ConsoleChoice::Pty => {
-            let console = Console::pty()?;
-            if let Some(path) = console.pty_path() {
-                eprintln!("cede: the guest's console is {}", path.display());
-            }
-            Ok(console)
-        }
-    }
 }
 
 /// The device tree that a configuration gives: this host's, or that of a bare-metal host of the generation
