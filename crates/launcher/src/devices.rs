@@ -48,9 +48,6 @@ pub enum DeviceError {
     /// The second console.
     #[error("the second console (virtio in [console], --virtio-console) cannot be had")]
     Console(#[source] ConsoleError),
-    /// The threads.
-    #[error("cannot start the devices' threads; lower threads in [devices] (--device-threads)")]
-    Threads(#[source] io::Error),
 }
 
 impl DeviceError {
@@ -60,7 +57,6 @@ impl DeviceError {
         match self {
             Self::Net { source: TapError::NoTun(_), .. } => Outcome::Host,
             Self::Disk { .. } | Self::Net { .. } | Self::Console(_) => Outcome::Usage,
-            Self::Threads(_) => Outcome::Internal,
         }
     }
 }
@@ -69,12 +65,12 @@ impl DeviceError {
 pub struct OpenDevices {
     /// In the order of the bus; and whether each goes through the host bridge's translation.
     devices: Vec<(Arc<dyn Device>, bool)>,
-    workers: Arc<dyn Workers>,
+    threads: DeviceThreads,
     balloon: Option<Arc<balloon::Balloon>>,
 }
 
 impl OpenDevices {
-    /// Opens what the devices need: images, taps, a console, threads.
+    /// Opens what the devices need: images, taps, a console.
     ///
     /// # Errors
     /// The first that cannot be had.
@@ -100,7 +96,7 @@ impl OpenDevices {
             let opened = open_console(choice).map_err(DeviceError::Console)?;
             devices.push((Arc::new(opened), false));
         }
-        Ok(Self { devices, workers: workers(*threads).map_err(DeviceError::Threads)?, balloon })
+        Ok(Self { devices, threads: *threads, balloon })
     }
 
     /// The balloon, whose target can change while the VM runs.
@@ -109,14 +105,19 @@ impl OpenDevices {
         self.balloon.clone()
     }
 
-    /// The devices as functions on a bus behind a bridge that passes on the bus addresses in `windows`.
+    /// The devices as functions on a bus behind a bridge that passes on the bus addresses in `windows`, and their threads. To be
+    /// called when the VM's signals are blocked, since the threads must not get them.
     ///
     /// # Errors
-    /// When the host has no eventfd, or the bus no slot.
+    /// When the host has no thread or eventfd, or the bus no slot.
     pub fn bus(self, windows: Vec<Range<u64>>, memory: &Memory) -> io::Result<Bus> {
         let mut bus = Bus::new(windows);
+        if self.devices.is_empty() {
+            return Ok(bus);
+        }
+        let workers = workers(self.threads)?;
         for (device, translated) in self.devices {
-            let host = Host { memory: memory.clone(), workers: Arc::clone(&self.workers), translated };
+            let host = Host { memory: memory.clone(), workers: Arc::clone(&workers), translated };
             bus.add(Arc::new(VirtioPci::new(device, host)?)).map_err(io::Error::other)?;
         }
         Ok(bus)
