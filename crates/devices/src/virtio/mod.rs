@@ -17,6 +17,7 @@ mod ring;
 #[cfg(test)]
 mod testing;
 mod vectors;
+pub mod vsock;
 mod worker;
 
 pub use chain::{Buffers, Malformed, Missing, Span, Spans};
