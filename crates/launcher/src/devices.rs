@@ -8,7 +8,7 @@
 //! The order on the bus is that of [`Devices`], disks first: what a guest calls a device (`vda`) stays when others come.
 
 use crate::config::ConsoleChoice;
-use crate::config::devices::{Balloon, DeviceThreads, Devices, Disk, Net};
+use crate::config::devices::{Balloon, DeviceThreads, Devices, Disk, Net, Vsock};
 use crate::exit_code::Outcome;
 use devices::console::{Console, ConsoleError};
 use devices::dma::Memory;
@@ -17,6 +17,7 @@ use devices::virtio::balloon::{self, Offer};
 use devices::virtio::block::{self, Engine};
 use devices::virtio::net::{self, Tap, TapError};
 use devices::virtio::transport::{Host, VirtioPci};
+use devices::virtio::vsock::{self, Cid, VsockError};
 use devices::virtio::{Device, Threads, Workers, console, entropy};
 use std::io;
 use std::num::NonZeroUsize;
@@ -45,6 +46,9 @@ pub enum DeviceError {
         #[source]
         source: TapError,
     },
+    /// The sockets.
+    #[error("the vsock ([vsock], --vsock) cannot be had")]
+    Vsock(#[from] VsockError),
     /// The second console.
     #[error("the second console (virtio in [console], --virtio-console) cannot be had")]
     Console(#[source] ConsoleError),
@@ -56,7 +60,7 @@ impl DeviceError {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Net { source: TapError::NoTun(_), .. } => Outcome::Host,
-            Self::Disk { .. } | Self::Net { .. } | Self::Console(_) => Outcome::Usage,
+            Self::Disk { .. } | Self::Net { .. } | Self::Vsock(_) | Self::Console(_) => Outcome::Usage,
         }
     }
 }
@@ -75,7 +79,7 @@ impl OpenDevices {
     /// # Errors
     /// The first that cannot be had.
     pub fn open(config: &Devices) -> Result<Self, DeviceError> {
-        let Devices { disks, nets, vsock: _, rng, balloon, console, threads } = config;
+        let Devices { disks, nets, vsock, rng, balloon, console, threads } = config;
         let mut devices: Vec<(Arc<dyn Device>, bool)> = Vec::new();
         for (number, disk) in (1..).zip(disks) {
             let opened = open_disk(disk).map_err(|source| DeviceError::Disk { number, source })?;
@@ -84,6 +88,9 @@ impl OpenDevices {
         for (number, net) in (1..).zip(nets) {
             let opened = open_net(net).map_err(|source| DeviceError::Net { number, source })?;
             devices.push((Arc::new(opened), net.iommu));
+        }
+        if let Some(vsock) = vsock {
+            devices.push((Arc::new(open_vsock(vsock)?), vsock.iommu));
         }
         if let Some(rng) = rng {
             devices.push((Arc::new(entropy::Entropy::new(entropy::host)), rng.iommu));
@@ -131,6 +138,10 @@ fn open_disk(disk: &Disk) -> Result<block::Disk, block::OpenError> {
 
 fn open_net(net: &Net) -> Result<net::Net, TapError> {
     Ok(net::Net::new(&net.tap, Tap::open(&net.tap)?, net.mac))
+}
+
+fn open_vsock(vsock: &Vsock) -> Result<vsock::Vsock, VsockError> {
+    vsock::Vsock::new(Cid::try_from(vsock.cid)?, &vsock.path)
 }
 
 fn new_balloon(said: Balloon) -> balloon::Balloon {

@@ -25,8 +25,9 @@ fn devices_are_on_the_bus_in_their_order() {
     let image = dir.path().join("a.img");
     fs::write(&image, [0; 4096]).unwrap();
     let text = format!(
-        "[rng]\niommu = true\n[balloon]\nsize = '64M'\n[console]\nvirtio = 'file={}'\n[devices]\nthreads = 2\n\
+        "[vsock]\ncid = 3\npath = '{}'\n[rng]\niommu = true\n[balloon]\nsize = '64M'\n[console]\nvirtio = 'file={}'\n[devices]\nthreads = 2\n\
          [[disk]]\npath = '{}'",
+        dir.path().join("vsock").display(),
         dir.path().join("hvc1.log").display(),
         image.display()
     );
@@ -36,8 +37,8 @@ fn devices_are_on_the_bus_in_their_order() {
     let bus = devices.bus(Vec::new(), &dma::memory(ram, Arc::new(Untranslated))).unwrap();
     let found: Vec<_> =
         bus.functions().map(|(devfn, function)| (devfn, function.identity().device)).collect();
-    // Disk, rng, balloon, console: 0x1040 and virtio's types.
-    assert_eq!(found, [(0, 0x1042), (8, 0x1044), (16, 0x1045), (24, 0x1043)]);
+    // Disk, vsock, rng, balloon, console: 0x1040 and virtio's types.
+    assert_eq!(found, [(0, 0x1042), (8, 0x1053), (16, 0x1044), (24, 0x1045), (32, 0x1043)]);
     assert!(OpenDevices::open(&Devices::default()).unwrap().balloon().is_none());
 }
 
@@ -51,6 +52,12 @@ fn what_cannot_be_had_is_told_by_its_table() {
     let (message, outcome) = refusal("[console]\nvirtio = 'file=/nowhere/log'");
     assert!(
         message.starts_with("the second console (virtio in [console], --virtio-console) cannot be had: ")
+    );
+    assert_eq!(outcome, Outcome::Usage);
+    let (message, outcome) = refusal("[vsock]\ncid = 3\npath = '/nowhere/vsock'");
+    assert!(
+        message.starts_with("the vsock ([vsock], --vsock) cannot be had: the vsock cannot listen at"),
+        "{message}"
     );
     assert_eq!(outcome, Outcome::Usage);
     let (message, outcome) = refusal("[[net]]\ntap = 'lo'");
