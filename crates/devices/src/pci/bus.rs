@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use irq::{Line, Messages};
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Device slots of a bus.
@@ -56,6 +56,8 @@ pub struct Bus {
     port: OnceLock<Arc<dyn DoorbellPort>>,
     /// What the port has. Held while the table and the registrations change.
     registered: Mutex<Vec<Registered>>,
+    /// Whether the log has heard of the port's refusal.
+    complained: Once,
 }
 
 /// What one base address register decodes.
@@ -90,6 +92,7 @@ impl Bus {
             table: ArcSwap::default(),
             port: OnceLock::new(),
             registered: Mutex::default(),
+            complained: Once::new(),
         }
     }
 
@@ -183,14 +186,28 @@ impl Bus {
         let table = self.decode();
         let wanted: Vec<_> = table.iter().flat_map(Decoded::doorbells).collect();
         if let Some(port) = self.port.get() {
-            registered.retain(|old| wanted.contains(old) || !removed(port.as_ref(), old));
+            // What the port keeps is asked for again at the next change.
+            registered
+                .retain(|old| wanted.contains(old) || !self.done(old, port.remove(old.address, &old.event)));
             for new in wanted {
-                if !registered.contains(&new) && added(port.as_ref(), &new) {
+                if !registered.contains(&new) && self.done(&new, port.add(new.address, &new.event)) {
                     registered.push(new);
                 }
             }
         }
         self.table.store(Arc::new(table));
+    }
+
+    /// Whether the port did as it was asked.
+    fn done(&self, doorbell: &Registered, result: io::Result<()>) -> bool {
+        if let Err(error) = &result {
+            let address = format_args!("{:#x}", doorbell.address);
+            // Once: a guest can have this as often as it likes.
+            self.complained.call_once(
+                || tracing::warn!(%error, address, "a doorbell could not be moved; it costs exits"),
+            );
+        }
+        result.is_ok()
     }
 
     /// What the functions decode now, without what overlaps or lies outside the bridge's windows.
@@ -238,19 +255,5 @@ fn find(table: &[Decoded], address: u64, length: usize) -> Option<(&Decoded, u64
         .then(|| (decoded, address - decoded.range.start))
 }
 
-fn added(port: &dyn DoorbellPort, doorbell: &Registered) -> bool {
-    let result = port.add(doorbell.address, &doorbell.event);
-    if let Err(error) = &result {
-        tracing::warn!(%error, address = doorbell.address, "a doorbell costs an exit");
-    }
-    result.is_ok()
-}
-
-/// Whether the port has given up the doorbell. One that it keeps is asked for again at the next change.
-fn removed(port: &dyn DoorbellPort, doorbell: &Registered) -> bool {
-    let result = port.remove(doorbell.address, &doorbell.event);
-    if let Err(error) = &result {
-        tracing::warn!(%error, address = doorbell.address, "a doorbell stays where it was");
-    }
-    result.is_ok()
-}
+#[cfg(test)]
+mod tests;
