@@ -38,8 +38,7 @@ impl Bench {
 
     /// `wire` is nothing where `tap` is a real one.
     fn at(tap: Tap, wire: UnixDatagram, (size, event_idx): (u16, bool), features: u64) -> Self {
-        let mac = "52:54:00:12:34:56".parse().unwrap();
-        let net = Net::new(&"tap0".parse().unwrap(), tap, mac);
+        let net = Net::new("tap0", tap, [0x52, 0x54, 0, 0x12, 0x34, 0x56]);
         let memory = ram();
         let drivers = [RX, TX].map(|queue| Driver::new(queue, size, event_idx, memory.clone()));
         let rings = drivers.iter().map(|driver| Some(driver.ring())).collect();
