@@ -63,7 +63,7 @@ fn bench(features: u64) -> Option<Bench> {
         return None;
     }
     ip("neigh add 10.99.0.2 lladdr 52:54:00:12:34:56 dev t0");
-    let mut bench = Bench::at(tap, UnixDatagram::unbound().unwrap(), (256, true), features);
+    let mut bench = Bench::at((tap, UnixDatagram::unbound().unwrap()), ram(), (256, true), features);
     for n in 0..200 {
         bench.add(0, &[writable(BUFFERS + n * 2048, 1536)]);
     }
