@@ -28,14 +28,10 @@ use table::Table;
 /// Entries of each queue at most: to the guest, from it, and events.
 const QUEUES: [u16; 3] = [128, 128, 16];
 
-/// The guest's address. 0 to 2 are the hypervisor's, everybody's own, and the host's; the last is anybody's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cid(u32);
-
 /// What a device for sockets cannot be made of.
 #[derive(Debug, thiserror::Error)]
 pub enum VsockError {
-    /// An address that no guest can have.
+    /// 0 to 2 are the hypervisor's, everybody's own, and the host's; the last is anybody's.
     #[error("{0} is no address for a guest; those are 3 to 4294967294")]
     Cid(u32),
     /// The path does not fit into a socket's address, with a port behind it.
@@ -70,28 +66,23 @@ pub enum VsockError {
 /// 108 bytes are an address, less the zero at the end and `_4294967295`.
 const LONGEST: usize = 107 - 11;
 
-impl TryFrom<u32> for Cid {
-    type Error = VsockError;
-
-    fn try_from(cid: u32) -> Result<Self, VsockError> {
-        if (3..u32::MAX).contains(&cid) { Ok(Self(cid)) } else { Err(VsockError::Cid(cid)) }
-    }
-}
-
 /// The device. Its socket is there, for its user alone, until it is dropped.
 pub struct Vsock {
     name: String,
-    cid: Cid,
+    cid: u32,
     path: PathBuf,
     listener: Arc<UnixListener>,
 }
 
 impl Vsock {
-    /// For a guest with this address, listening at `path`. What a VM that was killed has left there is replaced.
+    /// For the guest with address `cid`, listening at `path`. What a VM that was killed has left there is replaced.
     ///
     /// # Errors
     /// [`VsockError`], which says what to do.
-    pub fn new(cid: Cid, path: &Path) -> Result<Self, VsockError> {
+    pub fn new(cid: u32, path: &Path) -> Result<Self, VsockError> {
+        if !(3..u32::MAX).contains(&cid) {
+            return Err(VsockError::Cid(cid));
+        }
         if path.as_os_str().len() > LONGEST {
             return Err(VsockError::Long { path: path.to_owned() });
         }
@@ -156,7 +147,7 @@ impl Device for Vsock {
 
     /// The guest's address, of 64 bits.
     fn config(&self, offset: u64, data: &mut [u8]) {
-        let space = u64::from(self.cid.0).to_le_bytes();
+        let space = u64::from(self.cid).to_le_bytes();
         let rest = usize::try_from(offset).ok().and_then(|offset| space.get(offset..)).unwrap_or_default();
         data.fill(0);
         data.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
@@ -167,7 +158,7 @@ impl Device for Vsock {
         let (Some(Some(rx)), Some(Some(tx))) = (rings.next(), rings.next()) else {
             return Err(io::Error::other("the driver has not enabled both queues"));
         };
-        let table = Table::new(self.cid.0.into(), self.listener.clone(), &self.path)?;
+        let table = Table::new(self.cid.into(), self.listener.clone(), &self.path)?;
         Ok(Box::new(Queues::new(table, activation.memory, rx, tx)))
     }
 }

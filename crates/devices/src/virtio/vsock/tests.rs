@@ -32,7 +32,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let vsock = Vsock::new(CID.try_into().unwrap(), &directory.path().join("v")).unwrap();
+        let vsock = Vsock::new(CID, &directory.path().join("v")).unwrap();
         let memory = ram();
         let mut drivers = [0, 1].map(|queue| Driver::new(queue, SIZE, true, memory.clone()));
         for n in 0..SIZE {
@@ -412,27 +412,26 @@ fn without_receive_buffers_the_guest_is_heard_until_answers_pile_up() {
 #[test]
 fn paths_and_addresses_that_cannot_be() {
     let directory = tempfile::tempdir().unwrap();
-    let cid = Cid::try_from(3).unwrap();
-    for wrong in [0, 1, 2, u32::MAX] {
-        assert!(matches!(Cid::try_from(wrong), Err(VsockError::Cid(_))));
-    }
     let path = directory.path().join("v");
-    let first = Vsock::new(cid, &path).unwrap();
+    for wrong in [0, 1, 2, u32::MAX] {
+        assert!(matches!(Vsock::new(wrong, &path), Err(VsockError::Cid(_))));
+    }
+    let first = Vsock::new(CID, &path).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(Vsock::new(cid, &path), Err(VsockError::Busy { .. })));
+    assert!(matches!(Vsock::new(CID, &path), Err(VsockError::Busy { .. })));
     drop(first);
     assert!(!path.exists());
     // A killed VM's.
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    drop(Vsock::new(cid, &path).unwrap());
+    drop(Vsock::new(CID, &path).unwrap());
     std::fs::write(&path, "a file").unwrap();
-    assert!(matches!(Vsock::new(cid, &path), Err(VsockError::NoSocket { .. })));
+    assert!(matches!(Vsock::new(CID, &path), Err(VsockError::NoSocket { .. })));
     assert_eq!(std::fs::read(&path).unwrap(), b"a file");
     let long = directory.path().join("x".repeat(100));
-    assert!(matches!(Vsock::new(cid, &long), Err(VsockError::Long { .. })));
+    assert!(matches!(Vsock::new(CID, &long), Err(VsockError::Long { .. })));
     let nowhere = directory.path().join("no/v");
-    assert!(matches!(Vsock::new(cid, &nowhere), Err(VsockError::Host { .. })));
+    assert!(matches!(Vsock::new(CID, &nowhere), Err(VsockError::Host { .. })));
 }
 
 #[test]

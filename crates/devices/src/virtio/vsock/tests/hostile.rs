@@ -89,6 +89,16 @@ proptest! {
     fn whatever_the_guest_does(data in prop::collection::vec(any::<u8>(), 0..2000)) {
         play(&data);
     }
+
+    /// The driver that all devices are tried with.
+    #[test]
+    fn whatever_is_in_the_queues(steps in prop::collection::vec(any::<u8>(), 0..800)) {
+        let directory = tempfile::tempdir().unwrap();
+        let vsock = Vsock::new(CID, &directory.path().join("v")).unwrap();
+        let mut client = client(&vsock.path);
+        client.write_all(b"CONNECT 1\n").unwrap();
+        _ = crate::virtio::hostile::drive(&vsock, 0, &steps);
+    }
 }
 
 /// What the device says to one chain from the guest.
