@@ -421,6 +421,57 @@ fn doorbells_follow_their_window() {
     bench.works_after_a_reset();
 }
 
+/// vCPUs that do not agree on who drives the device, and a worker that takes its time. There is never more than one backend:
+/// [`Hand`] would say so.
+#[test]
+fn several_vcpus_start_and_stop_it_at_once() {
+    let bench = Bench::new();
+    bench.hand.hold.store(true, Ordering::Relaxed);
+    let finished = AtomicBool::new(false);
+    let starts = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !finished.load(Ordering::Relaxed) {
+                bench.hand.turn();
+                bench.hand.let_go();
+            }
+        });
+        let vcpus = [0u8, 1, 2].map(|vcpu| {
+            let (bench, starts) = (&bench, &starts);
+            scope.spawn(move || {
+                let driver = &bench.driver;
+                for round in 0..2000 {
+                    driver.set_common(0x14, &[0]);
+                    driver.set_common(8, &1u32.to_le_bytes());
+                    driver.set_common(0xc, &1u32.to_le_bytes());
+                    driver.add_status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
+                    driver.set_common(0x16, &[vcpu & 1, 0]);
+                    for (register, address) in [(0x20, 0x1000u64), (0x28, 0x3000), (0x30, 0x4000)] {
+                        driver.write(driver.common.address + register, &address.to_le_bytes());
+                    }
+                    driver.set_common(0x1c, &[1, 0]);
+                    driver.add_status(DRIVER_OK);
+                    driver.kick(u16::from(vcpu & 1));
+                    starts.fetch_add(bench.alive(), Ordering::Relaxed);
+                    if round % 100 == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            })
+        });
+        for vcpu in vcpus {
+            vcpu.join().unwrap();
+        }
+        bench.machine.bus.reset();
+        finished.store(true, Ordering::Relaxed);
+    });
+    assert!(starts.into_inner() > 0, "it was at work now and then");
+    assert_eq!(bench.alive(), 0);
+    bench.hand.hold.store(false, Ordering::Relaxed);
+    let bench = Bench { driver: Driver::probe(&bench.machine), ..bench };
+    bench.works_after_a_reset();
+}
+
 /// An access of a guest that keeps to no rule. Addresses are near what is there.
 #[derive(Debug, Clone)]
 enum Access {
