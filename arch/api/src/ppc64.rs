@@ -5,7 +5,7 @@ mod host;
 pub use host::{CpuCharacteristics, Generation, HashInfo, Host, SegmentPageSize};
 
 use crate::HvError;
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
 
@@ -209,7 +209,7 @@ pub trait Partition: Send + Sync {
     ///
     /// # Errors
     /// When KVM has no controller, or the eventfd is bound already.
-    fn irqfd(&self, source: u32, event: BorrowedFd<'_>, bind: Bind) -> Result<(), HvError>;
+    fn irqfd(&self, source: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError>;
 
     /// Lets a guest's store to guest physical `address` signal `event` instead of leaving the guest with an exit
     /// (KVM_IOEVENTFD), whatever is stored. `length` is the store's: 1, 2, 4 or 8 bytes, or 0 for any, which KVM finds
@@ -217,7 +217,7 @@ pub trait Partition: Send + Sync {
     ///
     /// # Errors
     /// When another is bound there, or a removal finds none.
-    fn ioeventfd(&self, address: u64, length: u32, event: BorrowedFd<'_>, bind: Bind) -> Result<(), HvError>;
+    fn ioeventfd(&self, address: u64, length: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError>;
 
     /// The timebase at this moment, which is the guest's too.
     fn timebase(&self) -> u64;

@@ -3,11 +3,14 @@
 //! [`Fake`] records what it is asked for and asserts what KVM would refuse or what would reach outside guest
 //! RAM, so a test that passes garbage through the hcalls fails when garbage comes out on the other side.
 
+pub mod function;
+
 use crate::cpus::{CpuState, Cpus};
 use crate::hcall::{Call, Effect, dispatch};
 use crate::layout::{IRQ_EPOW, IRQ_VIO};
 use crate::own::Own;
 use crate::papr::nr;
+use crate::phb::Phb;
 use crate::platform::Platform;
 use crate::rtas;
 use crate::xive::XiveRoutes;
@@ -16,9 +19,10 @@ use arch_api::ppc64::{
 };
 use arch_api::{Exit, HvError, Reply, Scheduler};
 use devices::console::Console;
+use function::FakeFunction;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -142,13 +146,13 @@ impl Partition for Fake {
         self.ask("KVM_IRQ_LINE", Asked::Irq { source, level })
     }
 
-    fn irqfd(&self, source: u32, event: BorrowedFd<'_>, bind: Bind) -> Result<(), HvError> {
+    fn irqfd(&self, source: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError> {
         let (call, event) = ("KVM_IRQFD", event.as_raw_fd());
         self.ask(call, Asked::Irqfd { source, event, bind })?;
         self.bind(call, Bound::Source(source, event), bind)
     }
 
-    fn ioeventfd(&self, address: u64, length: u32, event: BorrowedFd<'_>, bind: Bind) -> Result<(), HvError> {
+    fn ioeventfd(&self, address: u64, length: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError> {
         assert!(matches!(length, 0 | 1 | 2 | 4 | 8), "a store of {length} bytes");
         let (call, event) = ("KVM_IOEVENTFD", event.as_raw_fd());
         self.ask(call, Asked::Ioeventfd { address, length, event, bind })?;
@@ -365,6 +369,8 @@ pub struct Guest {
     pub fake: Arc<Fake>,
     /// What it is told on the VMM's plane.
     pub scheduler: Arc<FakeScheduler>,
+    /// What is behind the PCI host bridge, by slot.
+    pub functions: Vec<Arc<FakeFunction>>,
     /// The external interrupts of the vCPUs on the VMM's plane.
     pub pins: Vec<Arc<FakePin>>,
 }
@@ -380,6 +386,7 @@ impl Guest {
         let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
         let fake = Arc::new(Fake::new(true, SERVERS, LISNS));
         *lock(&fake.ram) = Some(memory.clone());
+        let (bus, functions) = function::bus();
         let platform = Platform {
             memory,
             partition: Arc::clone(&fake) as _,
@@ -389,6 +396,8 @@ impl Guest {
             clock: Default::default(),
             epow: Default::default(),
             own: None,
+            phb: Phb::new(bus, Arc::default()),
+            mmio: Default::default(),
             xive: Some(XiveRoutes::new(LISNS)),
             characteristics: Some(CpuCharacteristics { character: 0xabc << 52, behaviour: 0xdef << 52 }),
             ail_mode_3: true,
@@ -399,7 +408,7 @@ impl Guest {
             counters: Default::default(),
         };
         platform.cpus.set(0, CpuState::Running);
-        Self { platform, fake, scheduler: Arc::default(), pins: Vec::new() }
+        Self { platform, fake, scheduler: Arc::default(), functions, pins: Vec::new() }
     }
 
     /// The same on the VMM's plane: no XIVE, and a XICS of ours, all of whose sources are masked and whose servers accept
@@ -472,6 +481,6 @@ impl Guest {
 
 /// The token of an RTAS call.
 pub fn token(name: &str) -> u32 {
-    let tokens = rtas::tokens(true);
+    let tokens = rtas::tokens(true, true);
     tokens.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no RTAS call {name}")).1
 }

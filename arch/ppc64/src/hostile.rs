@@ -107,7 +107,7 @@ fn xics_call() -> impl Strategy<Value = Step> {
 }
 
 fn rtas_call() -> impl Strategy<Value = Step> {
-    let tokens = rtas::tokens(true).len() as u32;
+    let tokens = rtas::tokens(true, true).len() as u32;
     let token = prop_oneof![8 => 0x2000..0x2000 + tokens, 1 => any::<u32>()];
     let count = || prop_oneof![8 => 0u32..8, 1 => 0u32..20, 1 => any::<u32>()];
     let word = prop_oneof![4 => argument().prop_map(|a| a as u32), 1 => Just(0x4000_0000), 1 => any::<u32>()];

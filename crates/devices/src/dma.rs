@@ -56,24 +56,23 @@ impl Iommu for Bridge {
         length: usize,
         access: Permissions,
     ) -> Result<IotlbIterator<Access>, Error> {
-        let unmapped = |_| Error::CannotResolve {
+        let unmapped = || Error::CannotResolve {
             iova_range: vm_memory::iommu::IovaRange { base: iova, length },
             reason: "not mapped".into(),
         };
         let mut entries = Iotlb::new();
         let size = 1 << self.0.page_shift();
-        let end = iova.0.saturating_add(length as u64);
+        // vm-memory adds these up without looking, for the pages as for the range.
+        let end = iova.0.checked_add(length as u64).ok_or_else(unmapped)?;
+        let pages = end.checked_next_multiple_of(size).ok_or_else(unmapped)?;
         let mut at = iova.0 & !(size - 1);
-        while at < end {
-            if let Some((page, permissions)) = self.0.page(at) {
-                entries.set_mapping(GuestAddress(at), GuestAddress(page), size as usize, permissions)?;
-            }
-            at = match at.checked_add(size) {
-                Some(next) => next,
-                None => break,
-            };
+        while at < pages {
+            // The first page that is not there ends it: a long range costs no more than what is mapped of it.
+            let (page, permissions) = self.0.page(at).ok_or_else(unmapped)?;
+            entries.set_mapping(GuestAddress(at), GuestAddress(page), size as usize, permissions)?;
+            at += size;
         }
-        Iotlb::lookup(Access(entries), iova, length, access).map_err(unmapped)
+        Iotlb::lookup(Access(entries), iova, length, access).map_err(|_| unmapped())
     }
 }
 
@@ -84,4 +83,61 @@ pub type Memory = IommuMemory<GuestMemoryMmap, Bridge>;
 #[must_use]
 pub fn memory(memory: GuestMemoryMmap, bridge: Arc<dyn Translate>) -> Memory {
     Memory::new(memory, Bridge(bridge), false, ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::{Bytes, GuestMemory};
+
+    /// Pages 0x10000 and 0x11000 lie in reverse order; 0x12000 may only be read.
+    #[derive(Debug)]
+    struct Window;
+
+    impl Translate for Window {
+        fn page_shift(&self) -> u32 {
+            12
+        }
+
+        fn page(&self, address: u64) -> Option<(u64, Permissions)> {
+            match address {
+                0x1_0000 => Some((0x3000, Permissions::ReadWrite)),
+                0x1_1000 => Some((0x2000, Permissions::ReadWrite)),
+                0x1_2000 => Some((0x1000, Permissions::Read)),
+                0xffff_ffff_ffff_f000 => Some((0, Permissions::ReadWrite)),
+                _ => None,
+            }
+        }
+    }
+
+    fn translated() -> Memory {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap();
+        let mut memory = memory(ram, Arc::new(Window));
+        memory.set_iommu_enabled(true);
+        memory
+    }
+
+    #[test]
+    fn a_range_follows_its_pages() {
+        let memory = translated();
+        memory.write_slice(&[1, 2, 3, 4], GuestAddress(0x1_0ffe)).unwrap();
+        let ram = memory.get_backend();
+        assert_eq!(ram.read_obj::<[u8; 2]>(GuestAddress(0x3ffe)).unwrap(), [1, 2]);
+        assert_eq!(ram.read_obj::<[u8; 2]>(GuestAddress(0x2000)).unwrap(), [3, 4]);
+    }
+
+    #[test]
+    fn what_is_not_mapped_is_an_error() {
+        let memory = translated();
+        let may = |address, length, access| memory.check_range(GuestAddress(address), length, access);
+        assert!(may(0x1_0000, 0x3000, Permissions::Read));
+        assert!(!may(0x1_0000, 0x3000, Permissions::Write));
+        assert!(!may(0x1_0000, 0x3001, Permissions::Read));
+        assert!(!may(0xffff, 2, Permissions::Read));
+        assert!(!may(0, 1, Permissions::Read));
+        assert!(!may(u64::MAX - 1, 1, Permissions::Read));
+        assert!(!may(u64::MAX, 1, Permissions::Read));
+        assert!(!may(u64::MAX, usize::MAX, Permissions::Read));
+        assert!(may(0x1_0000, 0, Permissions::Read));
+    }
 }

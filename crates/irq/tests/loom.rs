@@ -294,8 +294,8 @@ fn the_worker_sleeps_through_no_change() {
         while controller.delivered() == [0, 0] {
             thread::yield_now();
         }
-        assert!(controller.level.load(Ordering::Relaxed));
         worker.stop();
+        assert!(controller.level.load(Ordering::Relaxed));
     });
 }
 

@@ -9,6 +9,7 @@ use crate::placement::{PlacementError, cpu_sets};
 use arch_api::HvError;
 use arch_api::ppc64::{Generation, Host, Irqchip, Plane};
 use devices::console::{Console, ConsoleError};
+use devices::pci::Bus;
 use kvm::ppc64::{CAPABILITIES, Signals, Vm, VmFd, probe};
 use kvm::{Kvm, OpenError, Parameters};
 use ppc64::boot::Placement;
@@ -153,7 +154,8 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;
     let figures = vm.figures();
     let console = Arc::new(console(&config.console)?);
-    let machine = Machine::new(plan, vm, images, Arc::clone(&console));
+    let populate = |_| Ok(Bus::new(ppc64::phb::window::bus_ranges()));
+    let machine = Machine::new(plan, vm, images, Arc::clone(&console), populate);
     let tunables = Arc::<SharedTunables>::default();
     let steering = Arc::new(OnceLock::<Arc<Steering>>::new());
     let hangup = Arc::clone(&steering);
@@ -213,7 +215,7 @@ pub fn tree(config: &VmConfig) -> Result<Vec<u8>, PowerError> {
         Some(kernel) => BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?.placement(),
         None => Placement::NOMINAL,
     };
-    Ok(ppc64::dtb(&plan, &placement, None)?)
+    Ok(ppc64::dtb(&plan, &placement, &[], None)?)
 }
 
 /// What `cede caps` says.

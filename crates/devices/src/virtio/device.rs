@@ -121,16 +121,16 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Whether it wants to hear of source `source` now. Asked after each call; while it is `false` the descriptor wakes
-    /// nobody, not even by an error.
-    fn wants(&self, _source: usize) -> bool {
-        true
+    /// Whether the last call left chains behind that are available and could be worked on, since what one call does is bounded. Asked after each call;
+    /// every queue is [`notified`](Backend::notified) again when others on the thread had their turn.
+    fn unfinished(&self) -> bool {
+        false
     }
 
-    /// A queue in which it left chains that no notification will announce, since one turn is limited.
-    /// Asked after each call; [`notified`](Backend::notified) follows once the worker's others have had their turn.
-    fn unfinished(&self) -> Option<u16> {
-        None
+    /// Whether the source with this index is to wake it. Asked after each call. A source that stays readable calls
+    /// [`ready`](Backend::ready) again and again, so whoever cannot take anything from it now says `false`.
+    fn listens(&self, _source: usize) -> bool {
+        true
     }
 }
 

@@ -12,7 +12,7 @@ use crate::stats::KvmStats;
 use crate::system::{Kvm, OpenError};
 use arch_api::HvError;
 use arch_api::ppc64::{Bind, CedeRoute, Host, Irqchip, Mmu, Partition, Plane, Trigger, VmSpec, Xive};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
@@ -198,7 +198,7 @@ fn reset_xics_sources(device: &Device, sources: &[(u32, Trigger)]) -> Result<(),
 }
 
 /// The structure of KVM_IRQFD.
-fn irqfd(source: u32, event: BorrowedFd<'_>, bind: Bind) -> kvm_irqfd {
+fn irqfd(source: u32, event: &dyn AsRawFd, bind: Bind) -> kvm_irqfd {
     let flags = match bind {
         Bind::Add => 0,
         Bind::Remove => KVM_IRQFD_FLAG_DEASSIGN,
@@ -207,7 +207,7 @@ fn irqfd(source: u32, event: BorrowedFd<'_>, bind: Bind) -> kvm_irqfd {
 }
 
 /// The structure of KVM_IOEVENTFD, without a value that the store has to match.
-fn ioeventfd(address: u64, length: u32, event: BorrowedFd<'_>, bind: Bind) -> kvm_ioeventfd {
+fn ioeventfd(address: u64, length: u32, event: &dyn AsRawFd, bind: Bind) -> kvm_ioeventfd {
     let flags = match bind {
         Bind::Add => 0,
         Bind::Remove => KVM_IOEVENTFD_FLAG_DEASSIGN,
@@ -240,11 +240,11 @@ impl Partition for Vm {
         self.vm.fd.read_from("KVM_IRQ_LINE", KVM_IRQ_LINE, &line).map(drop)
     }
 
-    fn irqfd(&self, source: u32, event: BorrowedFd<'_>, bind: Bind) -> Result<(), HvError> {
+    fn irqfd(&self, source: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError> {
         self.vm.fd.read_from("KVM_IRQFD", KVM_IRQFD, &irqfd(source, event, bind)).map(drop)
     }
 
-    fn ioeventfd(&self, address: u64, length: u32, event: BorrowedFd<'_>, bind: Bind) -> Result<(), HvError> {
+    fn ioeventfd(&self, address: u64, length: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError> {
         let binding = ioeventfd(address, length, event, bind);
         self.vm.fd.read_from("KVM_IOEVENTFD", KVM_IOEVENTFD, &binding).map(drop)
     }
@@ -349,9 +349,9 @@ mod tests {
         let event = std::fs::File::open("/dev/null").unwrap();
         let (event, number) = (event.as_fd(), event.as_raw_fd());
         for (bind, irqfd_flag, ioeventfd_flag) in [(Bind::Add, 0, 0), (Bind::Remove, 1, 4)] {
-            let irqfd = irqfd(0x1300, event, bind);
+            let irqfd = irqfd(0x1300, &event, bind);
             assert_eq!((irqfd.fd as i32, irqfd.gsi, irqfd.flags), (number, 0x1300, irqfd_flag));
-            let io = ioeventfd(0x2000_0000_3000, 2, event, bind);
+            let io = ioeventfd(0x2000_0000_3000, 2, &event, bind);
             let named = (io.addr, io.len, io.fd, io.flags, io.datamatch);
             assert_eq!(named, (0x2000_0000_3000, 2, number, ioeventfd_flag, 0));
         }
