@@ -2,11 +2,12 @@
 
 use super::testing::{
     ACKNOWLEDGE, ByHand, DRIVER, DRIVER_OK, Driver, FEATURES_OK, Hand, Machine, NEEDS_RESET, PIN, VERSION_1,
-    Vring,
+    Vring, eventually,
 };
 use super::*;
-use crate::virtio::{Activation, Backend, Interrupts, NeedsReset, Ring};
+use crate::virtio::{Activation, Backend, Interrupts, NeedsReset, Ring, Threads};
 use proptest::prelude::*;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A feature of the device's kind.
@@ -419,6 +420,35 @@ fn doorbells_follow_their_window() {
     assert!(doorbells().is_empty());
     let bench = Bench { driver, ..bench };
     bench.works_after_a_reset();
+}
+
+/// What a driver that is bound and unbound again and again does, with real threads.
+#[test]
+fn it_works_after_each_of_many_resets() {
+    let own: Arc<dyn Workers> = Arc::new(Threads::for_each());
+    let shared: Arc<dyn Workers> = Arc::new(Threads::pool(NonZeroUsize::MIN).unwrap());
+    for workers in [own, shared] {
+        let device = Arc::<Echo>::default();
+        let machine = Machine::new(device.clone(), workers);
+        let driver = Driver::probe(&machine);
+        driver.enable_msix(&machine);
+        for round in 0..50 {
+            assert!(driver.negotiate(if round % 2 == 0 { VERSION_1 } else { VERSION_1 | EVENT_IDX }));
+            assert_eq!(device.alive.load(Ordering::Relaxed), 0);
+            let mut vrings = [(0, 16, 0x1000), (1, 8, 0x3000)]
+                .map(|(queue, size, base)| (queue, driver.enable(&machine, queue, size, base)));
+            driver.ready();
+            for (queue, vring) in &mut vrings {
+                let raised = machine.controller.raised(PIN + 2 + u32::from(*queue));
+                vring.offer(5, &[(0x8000, 16, false), (0x9000, 16, true)]);
+                driver.kick(*queue);
+                eventually(|| machine.controller.raised(PIN + 2 + u32::from(*queue)) > raised);
+                assert_eq!(vring.take(), Some((5, 7)));
+            }
+        }
+        machine.bus.reset();
+        assert_eq!(device.alive.load(Ordering::Relaxed), 0);
+    }
 }
 
 /// vCPUs that do not agree on who drives the device, and a worker that takes its time. There is never more than one backend:
