@@ -8,7 +8,7 @@
 //! | way | from raise to sink |
 //! |---|---|
 //! | fast path | [`irq::Vector`]: the device's thread calls the sink |
-//! | worker | a flag, and a thread that is unparked, as the kernel's irqfd does where it cannot inject from its callback |
+//! | worker | a flag, and a thread that is unparked, as a work queue has one |
 //! | poll loop | an eventfd, and a thread in epoll_wait(2) that owns an [`irq::Irqfd`] |
 //!
 //! `cargo xtask bench irq` runs this with `--rounds N --turns N` and makes a table of the records that it prints, in JSON,

@@ -201,11 +201,10 @@ impl Bus {
     /// Whether the port did as it was asked.
     fn done(&self, doorbell: &Registered, result: io::Result<()>) -> bool {
         if let Err(error) = &result {
-            let address = format_args!("{:#x}", doorbell.address);
             // Once: a guest can have this as often as it likes.
-            self.complained.call_once(
-                || tracing::warn!(%error, address, "a doorbell could not be moved; it costs exits"),
-            );
+            self.complained.call_once(|| {
+                tracing::warn!(%error, address = doorbell.address, "a doorbell could not be moved; it costs exits");
+            });
         }
         result.is_ok()
     }

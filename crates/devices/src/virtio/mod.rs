@@ -25,6 +25,7 @@ mod ring;
 pub mod testing;
 pub mod transport;
 mod vectors;
+pub mod vsock;
 mod worker;
 
 pub use chain::{Buffers, Malformed, Missing, Span, Spans};

@@ -10,7 +10,6 @@
 
 mod counters;
 mod gather;
-mod mac;
 mod rx;
 mod tap;
 #[cfg(test)]
@@ -18,8 +17,7 @@ mod tests;
 mod tx;
 
 pub use counters::Counters;
-pub use mac::{Mac, MacError};
-pub use tap::{NameError, Tap, TapError, TapName};
+pub use tap::{Tap, TapError};
 
 use super::{Activation, Backend, Device, Interrupts, Kind, NeedsReset};
 use rx::{Receiver, Turn};
@@ -58,7 +56,7 @@ const SMALLEST_MTU: u16 = 68;
 /// A network card.
 pub struct Net {
     name: String,
-    mac: Mac,
+    mac: [u8; 6],
     shared: Arc<Shared>,
 }
 
@@ -71,9 +69,9 @@ struct Shared {
 }
 
 impl Net {
-    /// A card with address `mac` at `tap`, named for it.
+    /// A card with address `mac` at the tap of this name. Nobody looks whether the address can be a card's.
     #[must_use]
-    pub fn new(name: &TapName, tap: Tap, mac: Mac) -> Self {
+    pub fn new(name: &str, tap: Tap, mac: [u8; 6]) -> Self {
         let shared = Shared { tap, gone: AtomicBool::new(false), counters: Counters::default() };
         Self { name: format!("net {name}"), mac, shared: Arc::new(shared) }
     }
@@ -88,7 +86,7 @@ impl Net {
     fn config_space(&self) -> [u8; 12] {
         let up = if self.shared.gone.load(Ordering::Acquire) { 0 } else { VIRTIO_NET_S_LINK_UP as u16 };
         let mut space = [0; 12];
-        space[..6].copy_from_slice(&self.mac.bytes());
+        space[..6].copy_from_slice(&self.mac);
         space[6..8].copy_from_slice(&up.to_le_bytes());
         // max_virtqueue_pairs, which means nothing without VIRTIO_NET_F_MQ.
         space[8..10].copy_from_slice(&1u16.to_le_bytes());

@@ -5,53 +5,19 @@
 //! nor writes the last field, the number of buffers.
 
 use std::ffi::{CString, c_char};
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
-use std::str::FromStr;
 
 /// Bytes of the header in front of each packet (5.1.6).
 pub(super) const HEADER: usize = 12;
 
-/// A tap's name, which can be one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TapName(String);
-
-/// Why no interface can have this name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no tap can be named \"{name}\": {what}")]
-pub struct NameError {
-    name: String,
-    what: &'static str,
-}
-
-impl FromStr for TapName {
-    type Err = NameError;
-
-    /// The kernel's rules (`dev_valid_name`), and no `%`, in which it would put a number of its own.
-    fn from_str(name: &str) -> Result<Self, NameError> {
-        let special = |byte: u8| byte.is_ascii_whitespace() || matches!(byte, b'/' | b':' | b'%' | 0 | 0x0b);
-        let what = match name {
-            "" => "it is empty",
-            "." | ".." => "it is a directory's",
-            name if name.len() >= libc::IFNAMSIZ => "it has more than 15 bytes",
-            name if name.bytes().any(special) => "it has a space, a slash, a colon or a percent sign",
-            _ => return Ok(Self(name.to_owned())),
-        };
-        Err(NameError { name: name.to_owned(), what })
-    }
-}
-
-impl fmt::Display for TapName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// Why a tap cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
+    /// No interface can have this name.
+    #[error("no tap can be named {0:?}; a name has 1 to 15 bytes, and no '/', ':', '%' or blank")]
+    Name(String),
     /// No `/dev/net/tun`.
     #[error("this host has no /dev/net/tun; as root: modprobe tun")]
     NoTun(#[source] io::Error),
@@ -62,24 +28,24 @@ pub enum TapError {
     #[error(
         "there is no tap {0}, and this user may make none; as root: ip tuntap add dev {0} mode tap user $USER"
     )]
-    Missing(TapName),
+    Missing(String),
     /// It is somebody else's.
     #[error(
         "tap {0} belongs to another user; as root: ip tuntap del dev {0} mode tap, \
          then ip tuntap add dev {0} mode tap user $USER"
     )]
-    Foreign(TapName),
+    Foreign(String),
     /// Another process has it.
     #[error("tap {0} is in use: another VM or program has it open")]
-    Busy(TapName),
+    Busy(String),
     /// It is an interface of another kind.
     #[error("{0} is no tap that a VM can have: it is of another kind, or was made with multi_queue")]
-    Kind(TapName),
+    Kind(String),
     /// Anything else.
     #[error("tap {name}: {what}")]
     Host {
         /// Which.
-        name: TapName,
+        name: String,
         /// What failed.
         what: &'static str,
         /// Why.
@@ -105,7 +71,10 @@ impl Tap {
     ///
     /// # Errors
     /// [`TapError`], which says what to do.
-    pub fn open(name: &TapName) -> Result<Self, TapError> {
+    pub fn open(name: &str) -> Result<Self, TapError> {
+        if !can_be_named(name) {
+            return Err(TapError::Name(name.to_owned()));
+        }
         let file = open_tun()?;
         let exists = exists(name);
         let mut request = Request::new(name);
@@ -113,7 +82,7 @@ impl Tap {
         if let Err(error) = request.send(file.as_fd(), libc::TUNSETIFF as _) {
             return Err(refused(name, exists, error));
         }
-        let host = |what| move |source| TapError::Host { name: name.clone(), what, source };
+        let host = |what| move |source| TapError::Host { name: name.to_owned(), what, source };
         set(file.as_fd(), libc::TUNSETVNETHDRSZ as _, HEADER as i32)
             .map_err(host("the kernel does not know the header"))?;
         // What a little-endian host does anyway, unless somebody had it otherwise before. Only such hosts are supported.
@@ -171,6 +140,12 @@ impl AsFd for Tap {
     }
 }
 
+/// The kernel's rules (`dev_valid_name`), and no `%`, in which it would put a number of its own.
+fn can_be_named(name: &str) -> bool {
+    let special = |byte: u8| byte.is_ascii_whitespace() || matches!(byte, b'/' | b':' | b'%' | 0 | 0x0b);
+    (1..libc::IFNAMSIZ).contains(&name.len()) && name != "." && name != ".." && !name.bytes().any(special)
+}
+
 fn open_tun() -> Result<OwnedFd, TapError> {
     let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC;
     // SAFETY: the path is a string that ends in a zero.
@@ -188,18 +163,18 @@ fn open_tun() -> Result<OwnedFd, TapError> {
 }
 
 /// Why TUNSETIFF failed on a tap that was there before, or was not.
-fn refused(name: &TapName, exists: bool, error: io::Error) -> TapError {
+fn refused(name: &str, exists: bool, error: io::Error) -> TapError {
     match error.raw_os_error() {
-        Some(libc::EPERM) if exists => TapError::Foreign(name.clone()),
-        Some(libc::EPERM) => TapError::Missing(name.clone()),
-        Some(libc::EBUSY) => TapError::Busy(name.clone()),
-        Some(libc::EINVAL) if exists => TapError::Kind(name.clone()),
-        _ => TapError::Host { name: name.clone(), what: "it cannot be attached", source: error },
+        Some(libc::EPERM) if exists => TapError::Foreign(name.to_owned()),
+        Some(libc::EPERM) => TapError::Missing(name.to_owned()),
+        Some(libc::EBUSY) => TapError::Busy(name.to_owned()),
+        Some(libc::EINVAL) if exists => TapError::Kind(name.to_owned()),
+        _ => TapError::Host { name: name.to_owned(), what: "it cannot be attached", source: error },
     }
 }
 
-fn exists(name: &TapName) -> bool {
-    let Ok(name) = CString::new(name.0.as_str()) else { return false };
+fn exists(name: &str) -> bool {
+    let Ok(name) = CString::new(name) else { return false };
     // SAFETY: a string that ends in a zero.
     unsafe { libc::if_nametoindex(name.as_ptr()) != 0 }
 }
@@ -214,7 +189,7 @@ fn supported(tap: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(all)
 }
 
-fn bring_up(socket: BorrowedFd<'_>, name: &TapName) -> io::Result<()> {
+fn bring_up(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     let mut request = Request::new(name);
     request.send(socket, libc::SIOCGIFFLAGS as _)?;
     // SAFETY: the kernel has written the flags.
@@ -223,7 +198,7 @@ fn bring_up(socket: BorrowedFd<'_>, name: &TapName) -> io::Result<()> {
     request.send(socket, libc::SIOCSIFFLAGS as _)
 }
 
-fn mtu(socket: BorrowedFd<'_>, name: &TapName) -> io::Result<u16> {
+fn mtu(socket: BorrowedFd<'_>, name: &str) -> io::Result<u16> {
     let mut request = Request::new(name);
     request.send(socket, libc::SIOCGIFMTU as _)?;
     // SAFETY: the kernel has written the MTU.
@@ -235,11 +210,11 @@ fn mtu(socket: BorrowedFd<'_>, name: &TapName) -> io::Result<u16> {
 struct Request(libc::ifreq);
 
 impl Request {
-    fn new(name: &TapName) -> Self {
+    fn new(name: &str) -> Self {
         // SAFETY: integers, arrays and unions of them, and null pointers, may be zero.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         // The name is shorter than the field, so a zero is left at its end.
-        for (to, from) in request.ifr_name.iter_mut().zip(name.0.bytes()) {
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
             *to = from as c_char;
         }
         Self(request)
@@ -273,17 +248,16 @@ mod tests {
     #[test]
     fn names_are_the_kernels() {
         for name in ["tap0", "a", "fifteen-bytes-1"] {
-            assert_eq!(name.parse::<TapName>().unwrap().to_string(), name);
+            assert!(can_be_named(name), "{name:?}");
         }
         for name in ["", ".", "..", "sixteen-bytes-12", "a b", "a/b", "tap%d", "a:1", "a\0", "a\n"] {
-            assert!(name.parse::<TapName>().is_err(), "{name:?}");
+            assert!(matches!(Tap::open(name), Err(TapError::Name(_))), "{name:?}");
         }
     }
 
     #[test]
     fn errors_say_what_to_do() {
-        let name: TapName = "tap0".parse().unwrap();
-        let says = |exists, errno| refused(&name, exists, io::Error::from_raw_os_error(errno)).to_string();
+        let says = |exists, errno| refused("tap0", exists, io::Error::from_raw_os_error(errno)).to_string();
         assert_eq!(
             says(false, libc::EPERM),
             "there is no tap tap0, and this user may make none; as root: ip tuntap add dev tap0 mode tap user $USER"

@@ -1,9 +1,11 @@
 //! The card against a driver, with a socket of datagrams for a tap; [`host`] has a real one.
 
+mod around;
 mod host;
 mod hostile;
 
 use super::*;
+use crate::dma::Memory;
 use crate::virtio::testing::{BUFFERS, Driver, RAM, ram};
 use std::os::unix::net::UnixDatagram;
 use virtio_queue::QueueT;
@@ -28,19 +30,26 @@ impl Bench {
     }
 
     fn with(size: u16, features: u64, event_idx: bool) -> Self {
+        Self::in_memory(ram(), (size, event_idx), features)
+    }
+
+    fn in_memory(memory: Memory, queues: (u16, bool), features: u64) -> Self {
         let (ours, wire) = UnixDatagram::pair().unwrap();
         for end in [&ours, &wire] {
             end.set_nonblocking(true).unwrap();
             nix::sys::socket::setsockopt(end, nix::sys::socket::sockopt::SndBuf, &(1 << 20)).unwrap();
         }
-        Self::at(Tap::stand_in(ours), wire, (size, event_idx), features)
+        Self::at((Tap::stand_in(ours), wire), memory, queues, features)
     }
 
     /// `wire` is nothing where `tap` is a real one.
-    fn at(tap: Tap, wire: UnixDatagram, (size, event_idx): (u16, bool), features: u64) -> Self {
-        let mac = "52:54:00:12:34:56".parse().unwrap();
-        let net = Net::new(&"tap0".parse().unwrap(), tap, mac);
-        let memory = ram();
+    fn at(
+        (tap, wire): (Tap, UnixDatagram),
+        memory: Memory,
+        (size, event_idx): (u16, bool),
+        features: u64,
+    ) -> Self {
+        let net = Net::new("tap0", tap, [0x52, 0x54, 0, 0x12, 0x34, 0x56]);
         let drivers = [RX, TX].map(|queue| Driver::new(queue, size, event_idx, memory.clone()));
         let rings = drivers.iter().map(|driver| Some(driver.ring())).collect();
         let interrupts = drivers[0].told.clone();

@@ -2,11 +2,13 @@
 
 use super::testing::{
     ACKNOWLEDGE, ByHand, DRIVER, DRIVER_OK, Driver, FEATURES_OK, Hand, Machine, NEEDS_RESET, PIN, VERSION_1,
-    Vring,
+    Vring, eventually,
 };
+mod hostile;
+
 use super::*;
-use crate::virtio::{Activation, Backend, Interrupts, NeedsReset, Ring};
-use proptest::prelude::*;
+use crate::virtio::{Activation, Backend, Interrupts, NeedsReset, Ring, Threads};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A feature of the device's kind.
@@ -242,9 +244,15 @@ fn a_translated_device_is_translated_or_not_driven() {
     assert!(bench.driver.negotiate(VERSION_1 | ACCESS_PLATFORM));
     bench.driver.enable(&bench.machine, 0, 16, 0x1000);
     bench.driver.ready();
-    // The bridge maps nothing, so the rings are nowhere.
-    assert_ne!(bench.driver.status() & NEEDS_RESET, 0);
+    assert_ne!(bench.driver.status() & NEEDS_RESET, 0, "the bridge has nothing there");
     assert_eq!(bench.alive(), 0);
+    assert!(bench.driver.negotiate(VERSION_1 | ACCESS_PLATFORM));
+    let mut vring = bench.driver.enable_through(testing::WINDOW, &bench.machine, 0, 16, 0x1000);
+    bench.driver.ready();
+    vring.offer(3, &[(testing::WINDOW + 0x8000, 16, true)]);
+    bench.driver.kick(0);
+    bench.hand.turn();
+    assert_eq!(vring.take(), Some((3, 7)));
 }
 
 #[test]
@@ -421,80 +429,82 @@ fn doorbells_follow_their_window() {
     bench.works_after_a_reset();
 }
 
-/// An access of a guest that keeps to no rule. Addresses are near what is there.
-#[derive(Debug, Clone)]
-enum Access {
-    ReadConfig(u16, usize),
-    WriteConfig(u16, Vec<u8>),
-    Read(u8, u64, usize),
-    Write(u8, u64, Vec<u8>),
-    Turn,
-}
-
-fn bytes() -> impl Strategy<Value = Vec<u8>> {
-    let byte = prop_oneof![Just(0), Just(1), Just(2), Just(4), Just(0xff), any::<u8>()];
-    prop_oneof![Just(1usize), Just(2), Just(4), Just(8), 0..17usize]
-        .prop_flat_map(move |length| proptest::collection::vec(byte.clone(), length))
-}
-
-fn place() -> impl Strategy<Value = u64> {
-    let near = |start: u64| start..start + 0x44;
-    prop_oneof![
-        4 => near(0),
-        4 => (0..0x1fu64).prop_map(|register| register * 2),
-        1 => near(0x1000),
-        1 => near(0x2000),
-        2 => near(0x4000),
-        1 => 0..0x8010u64,
-        1 => any::<u64>(),
-    ]
-}
-
-fn access() -> impl Strategy<Value = Access> {
-    let config = prop_oneof![0..0x100u16, (0..0x40u16).prop_map(|word| word * 4), any::<u16>()];
-    let bar = prop_oneof![6 => Just(0u8), 3 => Just(2), 1 => any::<u8>()];
-    prop_oneof![
-        1 => (config.clone(), 0..17usize).prop_map(|(offset, length)| Access::ReadConfig(offset, length)),
-        1 => (config, bytes()).prop_map(|(offset, data)| Access::WriteConfig(offset, data)),
-        1 => (bar.clone(), place(), 0..17usize).prop_map(|(bar, at, length)| Access::Read(bar, at, length)),
-        4 => (bar, place(), bytes()).prop_map(|(bar, at, data)| Access::Write(bar, at, data)),
-        1 => Just(Access::Turn),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn no_access_does_more_than_a_reset_repairs(
-        accesses in proptest::collection::vec(access(), 0..200),
-        through_the_bus: bool,
-        started: bool,
-    ) {
-        let bench = Bench::new();
-        if started {
-            bench.go();
-        }
-        let function: &dyn Function = bench.machine.function.as_ref();
-        let base = |bar| function.address(bar).unwrap_or(0);
-        for access in accesses {
-            match access {
-                Access::ReadConfig(offset, length) => {
-                    bench.machine.bus.config(0, offset, &mut vec![0; length]);
-                }
-                Access::WriteConfig(offset, data) => bench.machine.bus.set_config(0, offset, &data),
-                Access::Read(bar, at, length) if through_the_bus => {
-                    _ = bench.machine.bus.read(base(bar).wrapping_add(at), &mut vec![0; length]);
-                }
-                Access::Read(bar, at, length) => function.read(bar, at, &mut vec![0; length]),
-                Access::Write(bar, at, data) if through_the_bus => {
-                    _ = bench.machine.bus.write(base(bar).wrapping_add(at), &data);
-                }
-                Access::Write(bar, at, data) => function.write(bar, at, &data),
-                Access::Turn => bench.hand.turn(),
+/// What a driver that is bound and unbound again and again does, with real threads.
+#[test]
+fn it_works_after_each_of_many_resets() {
+    let own: Arc<dyn Workers> = Arc::new(Threads::for_each());
+    let shared: Arc<dyn Workers> = Arc::new(Threads::pool(NonZeroUsize::MIN).unwrap());
+    for workers in [own, shared] {
+        let device = Arc::<Echo>::default();
+        let machine = Machine::new(device.clone(), workers);
+        let driver = Driver::probe(&machine);
+        driver.enable_msix(&machine);
+        for round in 0..50 {
+            assert!(driver.negotiate(if round % 2 == 0 { VERSION_1 } else { VERSION_1 | EVENT_IDX }));
+            assert_eq!(device.alive.load(Ordering::Relaxed), 0);
+            let mut vrings = [(0, 16, 0x1000), (1, 8, 0x3000)]
+                .map(|(queue, size, base)| (queue, driver.enable(&machine, queue, size, base)));
+            driver.ready();
+            for (queue, vring) in &mut vrings {
+                let raised = machine.controller.raised(PIN + 2 + u32::from(*queue));
+                vring.offer(5, &[(0x8000, 16, false), (0x9000, 16, true)]);
+                driver.kick(*queue);
+                eventually(|| machine.controller.raised(PIN + 2 + u32::from(*queue)) > raised);
+                assert_eq!(vring.take(), Some((5, 7)));
             }
         }
-        bench.machine.bus.reset();
-        prop_assert_eq!(bench.alive(), 0);
-        let bench = Bench { driver: Driver::probe(&bench.machine), ..bench };
-        bench.works_after_a_reset();
+        machine.bus.reset();
+        assert_eq!(device.alive.load(Ordering::Relaxed), 0);
     }
+}
+
+/// vCPUs that do not agree on who drives the device, and a worker that takes its time. There is never more than one backend:
+/// [`Hand`] would say so.
+#[test]
+fn several_vcpus_start_and_stop_it_at_once() {
+    let bench = Bench::new();
+    bench.hand.hold.store(true, Ordering::Relaxed);
+    let finished = AtomicBool::new(false);
+    let starts = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !finished.load(Ordering::Relaxed) {
+                bench.hand.turn();
+                bench.hand.let_go();
+            }
+        });
+        let vcpus = [0u8, 1, 2].map(|vcpu| {
+            let (bench, starts) = (&bench, &starts);
+            scope.spawn(move || {
+                let driver = &bench.driver;
+                for round in 0..2000 {
+                    driver.set_common(0x14, &[0]);
+                    driver.set_common(8, &1u32.to_le_bytes());
+                    driver.set_common(0xc, &1u32.to_le_bytes());
+                    driver.add_status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
+                    driver.set_common(0x16, &[vcpu & 1, 0]);
+                    for (register, address) in [(0x20, 0x1000u64), (0x28, 0x3000), (0x30, 0x4000)] {
+                        driver.write(driver.common.address + register, &address.to_le_bytes());
+                    }
+                    driver.set_common(0x1c, &[1, 0]);
+                    driver.add_status(DRIVER_OK);
+                    driver.kick(u16::from(vcpu & 1));
+                    starts.fetch_add(bench.alive(), Ordering::Relaxed);
+                    if round % 100 == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            })
+        });
+        for vcpu in vcpus {
+            vcpu.join().unwrap();
+        }
+        bench.machine.bus.reset();
+        finished.store(true, Ordering::Relaxed);
+    });
+    assert!(starts.into_inner() > 0, "it was at work now and then");
+    assert_eq!(bench.alive(), 0);
+    bench.hand.hold.store(false, Ordering::Relaxed);
+    let bench = Bench { driver: Driver::probe(&bench.machine), ..bench };
+    bench.works_after_a_reset();
 }

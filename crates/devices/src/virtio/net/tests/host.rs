@@ -29,7 +29,7 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
             return eprintln!("skipped: no network namespace of its own ({errno})");
         }
-        match Tap::open(&"probe0".parse().unwrap()) {
+        match Tap::open("probe0") {
             Err(error @ (TapError::NoTun(_) | TapError::Closed(_))) => eprintln!("skipped: {error}"),
             opened => {
                 drop(opened.unwrap());
@@ -40,10 +40,6 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
-}
-
-fn open(name: &str) -> Result<Tap, TapError> {
-    Tap::open(&name.parse().unwrap())
 }
 
 /// ip(8); `false` if there is none.
@@ -62,12 +58,12 @@ fn ip(arguments: &str) -> bool {
 
 /// A card at tap `t0`, on whose host's side there is [`HOST`].
 fn bench(features: u64) -> Option<Bench> {
-    let tap = open("t0").unwrap();
+    let tap = Tap::open("t0").unwrap();
     if !(ip("addr add 10.99.0.1/24 dev t0") && ip("link set lo up")) {
         return None;
     }
     ip("neigh add 10.99.0.2 lladdr 52:54:00:12:34:56 dev t0");
-    let mut bench = Bench::at(tap, UnixDatagram::unbound().unwrap(), (256, true), features);
+    let mut bench = Bench::at((tap, UnixDatagram::unbound().unwrap()), ram(), (256, true), features);
     for n in 0..200 {
         bench.add(0, &[writable(BUFFERS + n * 2048, 1536)]);
     }
@@ -141,8 +137,8 @@ impl Bench {
 fn host_mac() -> [u8; 6] {
     let text = Command::new("ip").args(["-o", "link", "show", "t0"]).output().unwrap().stdout;
     let text = String::from_utf8(text).unwrap();
-    let mac: Mac = text.split("link/ether ").nth(1).unwrap()[..17].parse().unwrap();
-    mac.bytes()
+    let mut bytes = text.split("link/ether ").nth(1).unwrap()[..17].split(':');
+    [(); 6].map(|()| u8::from_str_radix(bytes.next().unwrap(), 16).unwrap())
 }
 
 #[test]
@@ -216,16 +212,16 @@ fn wrong_headers_are_dropped_packets() {
 #[test]
 fn a_tap_is_one_vms() {
     in_namespace(|| {
-        let first = open("t0").unwrap();
-        assert!(matches!(open("t0"), Err(TapError::Busy(_))));
+        let first = Tap::open("t0").unwrap();
+        assert!(matches!(Tap::open("t0"), Err(TapError::Busy(_))));
         drop(first);
-        assert!(open("t0").is_ok());
-        assert!(matches!(open("lo"), Err(TapError::Kind(_))));
+        assert!(Tap::open("t0").is_ok());
+        assert!(matches!(Tap::open("lo"), Err(TapError::Kind(_))));
         if ip("tuntap add dev many mode tap multi_queue") {
-            assert!(matches!(open("many"), Err(TapError::Kind(_))));
+            assert!(matches!(Tap::open("many"), Err(TapError::Kind(_))));
             ip("tuntap add dev kept mode tap");
-            assert!(open("kept").is_ok());
-            assert!(open("kept").is_ok(), "it is still there, and nobody's");
+            assert!(Tap::open("kept").is_ok());
+            assert!(Tap::open("kept").is_ok(), "it is still there, and nobody's");
         }
     });
 }

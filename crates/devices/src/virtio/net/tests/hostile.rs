@@ -178,3 +178,16 @@ fn very_many_small_buffers_are_taken_as_far_as_one_call_reaches() {
     assert_eq!(bench.counted(|c| &c.rx_dropped), 1, "in 1024 parts there is no room for 3000 bytes");
     assert_eq!(bench.counted(|c| &c.rx_packets), 1);
 }
+
+proptest! {
+    /// The driver that all devices are tried with.
+    #[test]
+    fn whatever_is_in_the_queues(steps in prop::collection::vec(any::<u8>(), 0..800)) {
+        let (ours, wire) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let net = Net::new("tap0", Tap::stand_in(ours), [2, 0, 0, 0, 0, 1]);
+        wire.set_nonblocking(true).unwrap();
+        while wire.send(&packet(100)).is_ok() {}
+        _ = crate::virtio::hostile::drive(&net, MERGED, &steps);
+    }
+}

@@ -195,10 +195,16 @@ impl Driver {
 
     /// Sets up and enables a queue with its rings at `base`, and says where they are. Vector `queue` + 1 is its own.
     pub fn enable(&self, machine: &Machine, queue: u16, size: u16, base: u64) -> Vring {
+        self.enable_through(0, machine, queue, size, base)
+    }
+
+    /// Likewise, for a device that finds memory at `window`.
+    pub fn enable_through(&self, window: u64, machine: &Machine, queue: u16, size: u16, base: u64) -> Vring {
         let vring = Vring::new(machine.memory.clone(), size, base);
         assert!(self.select(queue) >= size);
         self.set_common(0x18, &size.to_le_bytes());
         for (register, address) in [(0x20, vring.table), (0x28, vring.available), (0x30, vring.used)] {
+            let address = window + address;
             self.set_common(register, &(address as u32).to_le_bytes());
             self.set_common(register + 4, &((address >> 32) as u32).to_le_bytes());
         }

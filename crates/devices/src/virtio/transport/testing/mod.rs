@@ -6,7 +6,7 @@ mod driver;
 pub use driver::*;
 
 use super::{Host, VirtioPci};
-use crate::dma::{self, Untranslated};
+use crate::dma::{self, Translate};
 use crate::pci::{Bus, DoorbellPort};
 use crate::virtio::{Device, Running, Work, Workers};
 use irq::{Line, Message, Messages, Sink};
@@ -15,11 +15,14 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryMmap, Permissions};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Bytes of guest memory, from address 0.
 pub const MEMORY: u64 = 16 << 20;
+
+/// Where the bridge has memory for devices that go through it.
+pub const WINDOW: u64 = 0x800_0000_0000_0000;
 
 /// Source of the interrupt pin. The vectors' sources follow it.
 pub const PIN: u32 = 100;
@@ -61,6 +64,21 @@ impl Sink for Controller {
         let source = sources.entry(gsi).or_default();
         *source = (source.0 + usize::from(level), level);
         Ok(())
+    }
+}
+
+/// The bridge's translation.
+#[derive(Debug)]
+struct Window;
+
+impl Translate for Window {
+    fn page_shift(&self) -> u32 {
+        12
+    }
+
+    fn page(&self, address: u64) -> Option<(u64, Permissions)> {
+        let page = address.checked_sub(WINDOW)?;
+        (page < MEMORY).then_some((page, Permissions::ReadWrite))
     }
 }
 
@@ -182,14 +200,14 @@ impl Machine {
         Self::with(device, workers, false)
     }
 
-    /// Likewise; the device is [`translated`](Host::translated), by a bridge that maps nothing.
+    /// Likewise; the device is [`translated`](Host::translated), by a bridge that has memory at [`WINDOW`].
     pub fn translated(device: Arc<dyn Device>, workers: Arc<dyn Workers>) -> Self {
         Self::with(device, workers, true)
     }
 
     fn with(device: Arc<dyn Device>, workers: Arc<dyn Workers>, translated: bool) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
-        let host = Host { memory: dma::memory(memory.clone(), Arc::new(Untranslated)), workers, translated };
+        let host = Host { memory: dma::memory(memory.clone(), Arc::new(Window)), workers, translated };
         let function = Arc::new(VirtioPci::new(device, host).unwrap());
         let mut bus = Bus::new(vec![0x8000_0000..0x1_0000_0000, 0x2100_0000_0000..0x2200_0000_0000]);
         bus.add(function.clone()).unwrap();
