@@ -14,10 +14,14 @@ mod virtio;
 use script::Random;
 use std::time::{Duration, Instant};
 
+/// Plays the story that bytes tell. It panics when something is wrong.
+pub type Play = fn(&[u8]);
+
 /// The targets, by name. Whoever adds a device adds a row.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Play)] = &[
     ("block", block::play),
     ("net", virtio::net),
+    ("vsock", virtio::vsock),
     ("console", virtio::console),
     ("entropy", virtio::entropy),
     ("balloon", virtio::balloon),
@@ -26,12 +30,12 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
 
 /// The target with this name.
 #[must_use]
-pub fn target(name: &str) -> Option<fn(&[u8])> {
+pub fn target(name: &str) -> Option<Play> {
     TARGETS.iter().find(|(known, _)| *known == name).map(|(_, play)| *play)
 }
 
 /// Plays random inputs for `time`, each made of `seed` and its number, and says how many.
-pub fn random(play: fn(&[u8]), seed: u64, time: Duration) -> u64 {
+pub fn random(play: Play, seed: u64, time: Duration) -> u64 {
     let begin = Instant::now();
     let mut played = 0;
     while begin.elapsed() < time {

@@ -115,7 +115,7 @@ pub fn play(data: &[u8]) {
 fn step(act: u8, function: &VirtioPci, memory: &Memory, workers: &Inline, script: &mut Script) {
     let length = 1 << (script.byte() % 3);
     match act {
-        0 => function.config(script.half() % 4096 & !(length - 1), &mut [0; 4][..length.into()]),
+        0 => function.config((script.half() % 4096) & !(length - 1), &mut [0; 4][..length.into()]),
         1 => _ = function.set_config(offset(script) & !(length - 1), &script.take::<4>()[..length.into()]),
         2 => function.read(script.byte() % 7, script.near(0x4000), &mut [0; 8][..1 << (script.byte() % 4)]),
         3 => {

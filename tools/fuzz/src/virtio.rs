@@ -7,6 +7,7 @@ use devices::virtio::console::Console;
 use devices::virtio::entropy::Entropy;
 use devices::virtio::hostile::drive;
 use devices::virtio::net::{Net, Tap};
+use devices::virtio::vsock::Vsock;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
@@ -22,10 +23,15 @@ pub fn net(data: &[u8]) {
         let length = usize::from(script.half()) % 4096;
         wire.send(&vec![0x55; length]).expect("room for a packet");
     }
-    let name = "fuzz".parse().expect("a name");
-    let mac = "02:00:00:00:00:01".parse().expect("an address");
-    let card = Net::new(&name, Tap::stand_in(ours), mac);
+    let card = Net::new("fuzz", Tap::stand_in(ours), [2, 0, 0, 0, 0, 1]);
     _ = drive(&card, features, &data[data.len().min(2)..]);
+}
+
+/// Sockets to a host where nobody listens.
+pub fn vsock(data: &[u8]) {
+    let name = format!("cede-fuzz-{}-{:?}", std::process::id(), std::thread::current().id());
+    let vsock = Vsock::new(3, &std::env::temp_dir().join(name)).expect("a socket");
+    _ = drive(&vsock, 0, data);
 }
 
 /// A console that writes to nowhere.

@@ -11,7 +11,7 @@ fn random_inputs() {
                 // What fails says which input it was: the seed and its number.
                 let played = fuzz::random(*play, today << 32, Duration::from_secs(3));
                 println!("{name}: {played} inputs of seed {today}");
-                assert!(played > 10, "{name} is slow");
+                assert!(played > 0, "{name} plays nothing");
             });
         }
     });

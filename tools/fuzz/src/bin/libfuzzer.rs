@@ -4,7 +4,7 @@
 
 use std::sync::OnceLock;
 
-static PLAY: OnceLock<fn(&[u8])> = OnceLock::new();
+static PLAY: OnceLock<fuzz::Play> = OnceLock::new();
 
 libfuzzer_sys::fuzz_target!(
     init: {
