@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cede", &["*"]),
     // They drive the program from outside.
     ("bench-agent", &[]),
+    ("cede-fuzz", &["cede-devices", "cede-irq"]),
     ("cede-sim", &["cede-vcore"]),
     ("cede-tests", &["bench-agent", "cede-sim", "xtask"]),
     ("xtask", &["bench-agent"]),

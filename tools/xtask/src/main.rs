@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, cross, demo, idle, lab, test};
+use xtask::{bench, cross, demo, fuzz, idle, lab, test};
 
 /// Tasks of the project
 #[derive(Parser, Debug)]
@@ -32,6 +32,7 @@ enum Task {
     },
     /// Run the payload `idle` under QEMU's own hypervisor, QEMU/KVM and both planes of cede, and compare
     Idle(idle::Options),
+    Fuzz(fuzz::Options),
     #[command(subcommand)]
     Lab(lab::cli::Lab),
     #[command(subcommand)]
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Task::Demo { host } => demo::run(host),
         Task::Test { quick } => test::run(quick).map(|()| ExitCode::SUCCESS),
         Task::Idle(options) => idle::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Lab(lab) => lab::cli::main(lab),
         Task::Bench(bench) => bench::main(bench),
     };

@@ -12,7 +12,13 @@ const STEP: usize = 8;
 
 /// Does what `steps` say to `device`, whose driver has accepted `features`, until the device wants a reset. Whatever happens is
 /// right but a panic, or a turn that has no end.
-pub(super) fn drive(device: &dyn Device, features: u64, steps: &[u8]) -> Result<(), NeedsReset> {
+///
+/// # Errors
+/// What the device says is wrong.
+///
+/// # Panics
+/// When the device cannot be activated.
+pub fn drive(device: &dyn Device, features: u64, steps: &[u8]) -> Result<(), NeedsReset> {
     let memory = ram();
     let mut drivers: Vec<Driver> = (0..device.queues().len())
         .map(|index| Driver::new(index as u16, ENTRIES, index % 2 == 1, memory.clone()))

@@ -17,12 +17,12 @@ mod chain;
 pub mod console;
 mod device;
 pub mod entropy;
-#[cfg(test)]
-mod hostile;
+#[cfg(any(test, feature = "testing"))]
+pub mod hostile;
 pub mod net;
 mod ring;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod transport;
 mod vectors;
 pub mod vsock;

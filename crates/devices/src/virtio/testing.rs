@@ -6,23 +6,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::desc::RawDescriptor;
-use virtio_queue::desc::split::{Descriptor, VirtqUsedElem};
+use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+/// VIRTQ_DESC_F_NEXT.
 pub const NEXT: u16 = VRING_DESC_F_NEXT as u16;
+/// VIRTQ_DESC_F_WRITE.
 pub const WRITE: u16 = VRING_DESC_F_WRITE as u16;
+/// VIRTQ_DESC_F_INDIRECT.
 pub const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
 
-/// Where queue `index` lies, and what is free for buffers.
-const QUEUES: u64 = 0x1_0000;
+/// What each queue has for its table and its rings.
+const QUEUE: u64 = 0x1_0000;
+/// The first address that no queue uses, of up to 15.
 pub const BUFFERS: u64 = 0x10_0000;
+/// Bytes of guest memory.
 pub const RAM: u64 = 0x40_0000;
 
 /// Counts what the device tells.
 #[derive(Default)]
 pub struct Told {
+    /// Interrupts of queues.
     pub used: AtomicUsize,
+    /// How often the device broke.
     pub needs_reset: AtomicUsize,
 }
 
@@ -38,6 +45,8 @@ impl Interrupts for Told {
     }
 }
 
+/// Guest memory, all zero.
+#[must_use]
 pub fn ram() -> Memory {
     let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap();
     dma::memory(ram, Arc::new(Untranslated))
@@ -45,7 +54,9 @@ pub fn ram() -> Memory {
 
 /// One queue, from the driver's side.
 pub struct Driver {
+    /// Guest memory.
     pub memory: Memory,
+    /// What the device told.
     pub told: Arc<Told>,
     index: u16,
     size: u16,
@@ -55,24 +66,34 @@ pub struct Driver {
 }
 
 impl Driver {
+    /// Queue `index` with `size` entries, a power of 2 up to 1024.
+    #[must_use]
     pub fn new(index: u16, size: u16, event_idx: bool, memory: Memory) -> Self {
         let driver = Self { memory, told: Arc::default(), index, size, event_idx, available: 0, seen: 0 };
         driver.memory.write_slice(&[0; 0x1_0000], GuestAddress(driver.table())).unwrap();
         driver
     }
 
+    /// The descriptor table's address.
+    #[must_use]
     pub fn table(&self) -> u64 {
-        QUEUES * (u64::from(self.index) + 1)
+        QUEUE * (u64::from(self.index) + 1)
     }
 
+    /// The available ring's.
+    #[must_use]
     pub fn avail(&self) -> u64 {
         self.table() + 0x8000
     }
 
+    /// The used ring's.
+    #[must_use]
     pub fn used(&self) -> u64 {
         self.table() + 0xa000
     }
 
+    /// The queue as the transport sets it up.
+    #[must_use]
     pub fn queue(&self) -> Queue {
         let mut queue = Queue::new(self.size).unwrap();
         queue.try_set_desc_table_address(GuestAddress(self.table())).unwrap();
@@ -84,14 +105,19 @@ impl Driver {
         queue
     }
 
+    /// The queue as the device gets it.
+    #[must_use]
     pub fn ring(&self) -> Ring {
         Ring::new(self.index, self.queue(), self.memory.clone(), Arc::clone(&self.told) as _)
     }
 
+    /// Writes a value to guest memory.
     pub fn put<T: vm_memory::ByteValued>(&self, address: u64, value: T) {
         self.memory.write_obj(value, GuestAddress(address)).unwrap();
     }
 
+    /// Reads a value.
+    #[must_use]
     pub fn get<T: vm_memory::ByteValued>(&self, address: u64) -> T {
         self.memory.read_obj(GuestAddress(address)).unwrap()
     }
@@ -120,23 +146,36 @@ impl Driver {
         self.offer(first);
     }
 
+    /// How many chains came back and were taken, modulo 65536.
+    #[must_use]
+    pub fn seen(&self) -> u16 {
+        self.seen
+    }
+
+    /// Whether a chain came back that was not taken yet.
+    #[must_use]
+    pub fn has_used(&self) -> bool {
+        u16::from_le(self.get(self.used() + 2)) != self.seen
+    }
+
     /// The next chain that came back: its head, and how much was written.
     pub fn take(&mut self) -> Option<(u16, u32)> {
-        let index = u16::from_le(self.get(self.used() + 2));
-        if index == self.seen {
+        if !self.has_used() {
             return None;
         }
-        let element: VirtqUsedElem = self.get(self.used() + 4 + 8 * u64::from(self.seen % self.size));
+        let [head, written]: [u32; 2] = self.get(self.used() + 4 + 8 * u64::from(self.seen % self.size));
         self.seen = self.seen.wrapping_add(1);
-        Some((element.id() as u16, element.len()))
+        Some((u32::from_le(head) as u16, u32::from_le(written)))
     }
 
     /// Where the driver says from which used index on it wants to be told.
+    #[must_use]
     pub fn used_event(&self) -> u64 {
         self.avail() + 4 + 2 * u64::from(self.size)
     }
 
     /// Whether the device wants to hear of the chains from `from` on, as a driver decides it.
+    #[must_use]
     pub fn device_wants(&self, from: u16) -> bool {
         if !self.event_idx {
             return u16::from_le(self.get(self.used())) & 1 == 0;
@@ -145,6 +184,8 @@ impl Driver {
         self.available.wrapping_sub(event).wrapping_sub(1) < self.available.wrapping_sub(from)
     }
 
+    /// Chains that were made available, modulo 65536.
+    #[must_use]
     pub fn available(&self) -> u16 {
         self.available
     }

@@ -67,6 +67,8 @@ pub struct Queues {
     requests: Vec<Request>,
     /// Those of the requests that stand for nothing now.
     free: Vec<usize>,
+    /// One that began when no other was in flight. None between turns.
+    alone: Option<usize>,
     buffers: Buffers,
     /// Whether the driver flushes by itself what it wants to last.
     flushes: bool,
@@ -84,6 +86,7 @@ impl Queues {
             left: vec![false; rings.len()],
             requests: Vec::new(),
             free: Vec::new(),
+            alone: None,
             buffers: Buffers::default(),
             shared,
             memory,
@@ -104,6 +107,7 @@ impl Queues {
             budget -= 1;
             match ring.pop_buffers(&mut self.buffers)? {
                 Some(head) => self.begin(queue, head)?,
+                None if self.alone.is_some() => self.transfer_alone()?,
                 None if ring.enable_notification()? => ring.disable_notification()?,
                 None => {
                     self.left[index] = false;
@@ -111,6 +115,7 @@ impl Queues {
                 }
             }
         }
+        self.join_in();
         self.submit_and_harvest()
     }
 
@@ -166,8 +171,13 @@ impl Queues {
                 let unit = image.direct_unit();
                 if unit.is_some_and(|unit| !request.vectors.is_aligned(unit)) {
                     self.transfer_aligned(slot)
-                } else if self.uring.is_some() {
-                    self.queue_transfer(slot);
+                } else if let Some(uring) = &self.uring {
+                    if uring.is_idle() && self.alone.is_none() && self.write_flags() == 0 {
+                        self.alone = Some(slot);
+                    } else {
+                        self.join_in();
+                        self.queue_transfer(slot);
+                    }
                     return Ok(());
                 } else {
                     self.transfer(slot)
@@ -197,6 +207,21 @@ impl Queues {
     /// pwritev2(2)'s flags for a write: it lasts by itself where the driver does not flush.
     fn write_flags(&self) -> i32 {
         if self.flushes { 0 } else { libc::RWF_DSYNC }
+    }
+
+    /// The transfer that was alone no longer is.
+    fn join_in(&mut self) {
+        if let Some(slot) = self.alone.take() {
+            self.queue_transfer(slot);
+        }
+    }
+
+    /// The transfer that is alone still is: without io_uring it is done sooner.
+    fn transfer_alone(&mut self) -> Result<(), NeedsReset> {
+        let Some(slot) = self.alone.take() else { return Ok(()) };
+        let result = self.transfer(slot);
+        self.finish(slot, result)?;
+        self.rings.iter_mut().flatten().try_for_each(Ring::signal)
     }
 
     fn queue_transfer(&mut self, slot: usize) {

@@ -10,12 +10,11 @@ use std::time::Duration;
 /// How many can be in flight.
 pub const DEPTH: u32 = 256;
 
-/// The file, by its number in the ring.
-const FILE: types::Fixed = types::Fixed(0);
-
 /// The ring. What is in flight is waited for by whoever owns the memory that it goes to.
 pub struct Uring {
     ring: IoUring,
+    /// The image. It is not registered with the ring, which the kernel takes down some time after it is closed, and with it the image's lock.
+    file: types::Fd,
     /// Told to the kernel and not yet done, or to be told.
     in_flight: u32,
     /// To be told.
@@ -29,8 +28,8 @@ impl Uring {
     /// Where the host has none, or does not let us.
     pub fn new(image: &Image) -> io::Result<Self> {
         let ring = IoUring::builder().dontfork().build(DEPTH)?;
-        ring.submitter().register_files(&[image.as_fd().as_raw_fd()])?;
-        Ok(Self { ring, in_flight: 0, queued: 0 })
+        let file = types::Fd(image.as_fd().as_raw_fd());
+        Ok(Self { ring, file, in_flight: 0, queued: 0 })
     }
 
     /// Queues a read into `vectors`.
@@ -39,7 +38,7 @@ impl Uring {
     /// `vectors` stays as it is, and is not dropped, until the read is done.
     pub unsafe fn read(&mut self, number: u64, vectors: &Vectors, offset: u64) {
         let slice = vectors.as_slice();
-        let entry = opcode::Readv::new(FILE, slice.as_ptr(), slice.len() as u32).offset(offset).build();
+        let entry = opcode::Readv::new(self.file, slice.as_ptr(), slice.len() as u32).offset(offset).build();
         // SAFETY: as the caller says.
         unsafe { self.push(number, entry) };
     }
@@ -50,14 +49,14 @@ impl Uring {
     /// As [`read`](Self::read).
     pub unsafe fn write(&mut self, number: u64, vectors: &Vectors, offset: u64, flags: i32) {
         let slice = vectors.as_slice();
-        let entry = opcode::Writev::new(FILE, slice.as_ptr(), slice.len() as u32);
+        let entry = opcode::Writev::new(self.file, slice.as_ptr(), slice.len() as u32);
         // SAFETY: as the caller says.
         unsafe { self.push(number, entry.offset(offset).rw_flags(flags).build()) };
     }
 
     /// Queues an fdatasync(2).
     pub fn sync(&mut self, number: u64) {
-        let entry = opcode::Fsync::new(FILE).flags(types::FsyncFlags::DATASYNC).build();
+        let entry = opcode::Fsync::new(self.file).flags(types::FsyncFlags::DATASYNC).build();
         // SAFETY: it touches no memory of ours.
         unsafe { self.push(number, entry) };
     }
@@ -91,6 +90,11 @@ impl Uring {
     /// Whether something is queued that the kernel was not told.
     pub fn is_behind(&self) -> bool {
         self.queued > 0
+    }
+
+    /// Whether nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight == 0
     }
 
     /// What is done: its number and the bytes, or what went wrong.

@@ -98,8 +98,9 @@ impl Tap {
     }
 
     /// What stands in for a tap in tests: a socket of datagrams, with the header in front of each.
-    #[cfg(test)]
-    pub(super) fn stand_in(socket: UnixDatagram) -> Self {
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn stand_in(socket: UnixDatagram) -> Self {
         Self { file: socket.into(), mtu: 1500, offloads: 0 }
     }
 
