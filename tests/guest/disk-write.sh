@@ -1,6 +1,7 @@
 # disk-write.sh MIB: writes a file of so many MiB in random order, each block with its place and checksum in it, and flushes it; then
 # writes on without end, and waits to be killed.
-fio --name=flushed --filename=/root/flushed --rw=randwrite --bs=64k --size="$1"M --randrepeat=1 --verify=crc32c --do_verify=0 \
+rm -f /root/flushed /root/unflushed
+fio --eta=never --name=flushed --filename=/root/flushed --rw=randwrite --bs=64k --size="$1"M --randrepeat=1 --verify=crc32c --do_verify=0 \
     --end_fsync=1 --output=/tmp/fio || cat /tmp/fio
 sync
 echo "disk: flushed"

@@ -35,14 +35,14 @@ pub(super) fn table() -> Vec<Scenario> {
     table
 }
 
-/// MiB that are written. Memory of the guest is about as much, so that the disk is read when they are verified.
+/// MiB that are written: as much as the guest has memory.
 const WRITTEN: u32 = 256;
 
 /// A guest on the root disk, which runs `command` when it is up.
 pub(super) fn on_root(plane: &str, disk: &str, flags: &str, command: &str) -> String {
     let cmdline = format!("console=hvc0 quiet net.ifnames=0 lab.root=vda lab.run={command}");
     format!(
-        "--plane {plane} --kernel {DEBIAN} --initrd /tmp/initrd --cpus 2 --memory 320M --disk path=/dev/lab/{disk} {flags} \
+        "--plane {plane} --kernel {DEBIAN} --initrd /tmp/initrd --cpus 2 --memory 256M --disk path=/dev/lab/{disk} {flags} \
          --cmdline {}",
         quoted(&cmdline)
     )
