@@ -151,6 +151,11 @@ pub trait Arch: Send + Sync + 'static {
     /// When nobody can carry on; never for what a guest asked wrongly.
     fn handle(&self, index: usize, vcpu: &mut Self::Vcpu, exit: Exit) -> Result<Action<Self::Entry>, Fatal>;
 
+    /// Stops every device: when it returns none touches guest memory any more, and what a guest was told is on disk, is.
+    /// Devices are in their power-on state then. Every vCPU is parked. Called before RAM is discarded for a reboot, and when
+    /// the VM has come to its end; the one method that may block.
+    fn quiesce(&self);
+
     /// Asks the guest to power off, as a power button does. Can be called from any thread.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod host;
 pub use host::{CpuCharacteristics, Generation, HashInfo, Host, SegmentPageSize};
 
 use crate::HvError;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
 
@@ -99,6 +100,24 @@ pub struct XivePages {
     pub sources: u32,
 }
 
+/// How an interrupt source tells of an interrupt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// By an event (an MSI, a virtual device).
+    Edge,
+    /// By a line that stays asserted until the device was served (an LSI).
+    Level,
+}
+
+/// What becomes of an eventfd's binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// It begins.
+    Add,
+    /// It ends. Everything else is as it was added.
+    Remove,
+}
+
 /// The external interrupt's input of a vCPU, where KVM has no interrupt controller (KVM_INTERRUPT). Level triggered: as
 /// long as it is high the vCPU takes the interrupt (0x500) whenever MSR\[EE\] is 1.
 pub trait ExternalPin: Send + Sync {
@@ -185,6 +204,21 @@ pub trait Partition: Send + Sync {
     /// When there is no such source.
     fn set_irq(&self, source: u32, level: bool) -> Result<(), HvError>;
 
+    /// Lets a write to `event` trigger edge source `source` of KVM's controller (KVM_IRQFD). When a removal returns, what
+    /// was written before has reached the source and nothing more will. Closing the eventfd removes it too.
+    ///
+    /// # Errors
+    /// When KVM has no controller, or the eventfd is bound already.
+    fn irqfd(&self, source: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError>;
+
+    /// Lets a guest's store to guest physical `address` signal `event` instead of leaving the guest with an exit
+    /// (KVM_IOEVENTFD), whatever is stored. `length` is the store's: 1, 2, 4 or 8 bytes, or 0 for any, which KVM finds
+    /// without reading the guest's instruction. A removal names the same three.
+    ///
+    /// # Errors
+    /// When another is bound there, or a removal finds none.
+    fn ioeventfd(&self, address: u64, length: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError>;
+
     /// The timebase at this moment, which is the guest's too.
     fn timebase(&self) -> u64;
 
@@ -209,11 +243,11 @@ pub trait Vm: Partition + 'static {
     /// When the hypervisor refuses.
     fn create_vcpu(&self, server: u32) -> Result<Self::Vcpu, HvError>;
 
-    /// Makes the interrupt sources. Called once, after the last vCPU was made.
+    /// Makes the interrupt sources, by number and in ascending order. Called once, after the last vCPU was made.
     ///
     /// # Errors
     /// When the hypervisor refuses.
-    fn create_sources(&self, sources: &[u32]) -> Result<(), HvError>;
+    fn create_sources(&self, sources: &[(u32, Trigger)]) -> Result<(), HvError>;
 
     /// Puts the MMU and the interrupt controller into their power-on state. No vCPU runs.
     ///
@@ -275,7 +309,8 @@ pub trait Xive: Send + Sync {
     fn sync(&self, lisn: u32) -> Result<(), HvError>;
 
     /// Loads from, or with `store` stores to, a source's ESB management page at `offset` (8-byte aligned,
-    /// within the page). A load returns what it read.
+    /// within the page). A load returns what it read. A level source that is still asserted when a load ends its interrupt or
+    /// opens it sends the next one.
     fn esb(&self, lisn: u32, offset: u64, store: Option<u64>) -> u64;
 
     /// H_INT_RESET: every source masked, every queue off.

@@ -3,19 +3,26 @@
 //! [`Fake`] records what it is asked for and asserts what KVM would refuse or what would reach outside guest
 //! RAM, so a test that passes garbage through the hcalls fails when garbage comes out on the other side.
 
+pub mod function;
+
 use crate::cpus::{CpuState, Cpus};
 use crate::hcall::{Call, Effect, dispatch};
 use crate::layout::{IRQ_EPOW, IRQ_VIO};
 use crate::own::Own;
 use crate::papr::nr;
+use crate::phb::Phb;
 use crate::platform::Platform;
 use crate::rtas;
 use crate::xive::XiveRoutes;
-use arch_api::ppc64::{CpuCharacteristics, ExternalPin, Partition, Regs, Vm, Xive, XiveQueue, XiveRoute};
+use arch_api::ppc64::{
+    Bind, CpuCharacteristics, ExternalPin, Partition, Regs, Trigger, Vm, Xive, XiveQueue, XiveRoute,
+};
 use arch_api::{Exit, HvError, Reply, Scheduler};
 use devices::console::Console;
+use function::FakeFunction;
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,7 +32,18 @@ use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMma
 pub const SERVERS: &[u32] = &[0, 1, 8, 9];
 
 /// XIVE sources of the small guest.
-pub const LISNS: &[u32] = &[0, 1, 2, 3, 0x1000, 0x1100];
+pub const LISNS: &[(u32, Trigger)] = &[
+    (0, Trigger::Edge),
+    (1, Trigger::Edge),
+    (2, Trigger::Edge),
+    (3, Trigger::Edge),
+    (0x1000, Trigger::Edge),
+    (0x1100, Trigger::Edge),
+    (LSI, Trigger::Level),
+];
+
+/// The level source among them.
+pub const LSI: u32 = 0x1200;
 
 /// The small guest's RAM: a piece at 0, and one that straddles 4 GiB.
 pub const RAM: &[(u64, usize)] = &[(0, 1 << 20), ((4 << 30) - 0x2_0000, 0x4_0000)];
@@ -35,6 +53,8 @@ pub const RAM: &[(u64, usize)] = &[(0, 1 << 20), ((4 << 30) - 0x2_0000, 0x4_0000
 pub enum Asked {
     Mmu { radix: bool, gtse: bool, table: u64 },
     Irq { source: u32, level: bool },
+    Irqfd { source: u32, event: RawFd, bind: Bind },
+    Ioeventfd { address: u64, length: u32, event: RawFd, bind: Bind },
     Source(u32, XiveRoute),
     Queue { server: u32, priority: u8, queue: XiveQueue },
     Sync(u32),
@@ -42,8 +62,15 @@ pub enum Asked {
     XiveReset,
     Memory(u64),
     CreateVcpu(u32),
-    CreateSources(Vec<u32>),
+    CreateSources(Vec<(u32, Trigger)>),
     Reset,
+}
+
+/// What an eventfd is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Source(u32, RawFd),
+    Store { address: u64, length: u32, event: RawFd },
 }
 
 /// The hypervisor.
@@ -56,6 +83,8 @@ pub struct Fake {
     /// Every call fails from now on.
     refuses: AtomicBool,
     asked: Mutex<Vec<Asked>>,
+    /// Eventfds that are bound, and to what: one to a source, one to an address.
+    bound: Mutex<Vec<Bound>>,
     queues: Mutex<HashMap<(u32, u8), XiveQueue>>,
 }
 
@@ -66,8 +95,9 @@ pub const TIMEBASE: u64 = 0x00c0_ffee;
 pub const ESB_VALUE: u64 = 0x1234_5678_9abc_def0;
 
 impl Fake {
-    pub fn new(has_xive: bool, servers: &[u32], lisns: &[u32]) -> Self {
-        Self { has_xive, servers: servers.to_vec(), lisns: lisns.to_vec(), ..Self::default() }
+    pub fn new(has_xive: bool, servers: &[u32], sources: &[(u32, Trigger)]) -> Self {
+        let lisns = sources.iter().map(|(lisn, _)| *lisn).collect();
+        Self { has_xive, servers: servers.to_vec(), lisns, ..Self::default() }
     }
 
     pub fn refuse(&self, refuse: bool) {
@@ -77,6 +107,20 @@ impl Fake {
     /// Everything asked for since the last time.
     pub fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut lock(&self.asked))
+    }
+
+    /// Binds or unbinds as KVM does: nothing twice, and only what is there is removed.
+    fn bind(&self, call: &'static str, what: Bound, bind: Bind) -> Result<(), HvError> {
+        let mut bound = lock(&self.bound);
+        let place = bound.iter().position(|b| *b == what);
+        let refused = |kind| Err(HvError { call, source: io::Error::from(kind) });
+        match (bind, place) {
+            (Bind::Add, None) => bound.push(what),
+            (Bind::Remove, Some(place)) => drop(bound.swap_remove(place)),
+            (Bind::Add, Some(_)) => return refused(io::ErrorKind::AlreadyExists),
+            (Bind::Remove, None) => return refused(io::ErrorKind::NotFound),
+        }
+        Ok(())
     }
 
     fn ask(&self, call: &'static str, what: Asked) -> Result<(), HvError> {
@@ -100,6 +144,19 @@ impl Partition for Fake {
 
     fn set_irq(&self, source: u32, level: bool) -> Result<(), HvError> {
         self.ask("KVM_IRQ_LINE", Asked::Irq { source, level })
+    }
+
+    fn irqfd(&self, source: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError> {
+        let (call, event) = ("KVM_IRQFD", event.as_raw_fd());
+        self.ask(call, Asked::Irqfd { source, event, bind })?;
+        self.bind(call, Bound::Source(source, event), bind)
+    }
+
+    fn ioeventfd(&self, address: u64, length: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError> {
+        assert!(matches!(length, 0 | 1 | 2 | 4 | 8), "a store of {length} bytes");
+        let (call, event) = ("KVM_IOEVENTFD", event.as_raw_fd());
+        self.ask(call, Asked::Ioeventfd { address, length, event, bind })?;
+        self.bind(call, Bound::Store { address, length, event }, bind)
     }
 
     fn timebase(&self) -> u64 {
@@ -177,7 +234,7 @@ impl Vm for Fake {
         Ok(FakeVcpu::default())
     }
 
-    fn create_sources(&self, sources: &[u32]) -> Result<(), HvError> {
+    fn create_sources(&self, sources: &[(u32, Trigger)]) -> Result<(), HvError> {
         self.ask("sources", Asked::CreateSources(sources.to_vec()))
     }
 
@@ -312,6 +369,8 @@ pub struct Guest {
     pub fake: Arc<Fake>,
     /// What it is told on the VMM's plane.
     pub scheduler: Arc<FakeScheduler>,
+    /// What is behind the PCI host bridge, by slot.
+    pub functions: Vec<Arc<FakeFunction>>,
     /// The external interrupts of the vCPUs on the VMM's plane.
     pub pins: Vec<Arc<FakePin>>,
 }
@@ -327,6 +386,7 @@ impl Guest {
         let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
         let fake = Arc::new(Fake::new(true, SERVERS, LISNS));
         *lock(&fake.ram) = Some(memory.clone());
+        let (bus, functions) = function::bus();
         let platform = Platform {
             memory,
             partition: Arc::clone(&fake) as _,
@@ -336,6 +396,8 @@ impl Guest {
             clock: Default::default(),
             epow: Default::default(),
             own: None,
+            phb: Phb::new(bus, Arc::default()),
+            mmio: Default::default(),
             xive: Some(XiveRoutes::new(LISNS)),
             characteristics: Some(CpuCharacteristics { character: 0xabc << 52, behaviour: 0xdef << 52 }),
             ail_mode_3: true,
@@ -346,7 +408,7 @@ impl Guest {
             counters: Default::default(),
         };
         platform.cpus.set(0, CpuState::Running);
-        Self { platform, fake, scheduler: Arc::default(), pins: Vec::new() }
+        Self { platform, fake, scheduler: Arc::default(), functions, pins: Vec::new() }
     }
 
     /// The same on the VMM's plane: no XIVE, and a XICS of ours, all of whose sources are masked and whose servers accept
@@ -354,7 +416,8 @@ impl Guest {
     pub fn on_vmm_plane() -> Self {
         let mut guest = Self::new();
         let scheduler = Arc::clone(&guest.scheduler);
-        let own = Own::new(SERVERS.len(), 1, &[IRQ_EPOW, IRQ_VIO], scheduler);
+        let sources = [IRQ_EPOW, IRQ_VIO].map(|number| (number, Trigger::Edge));
+        let own = Own::new(SERVERS.len(), 1, &sources, scheduler);
         guest.pins = SERVERS.iter().map(|_| Arc::default()).collect();
         for (index, pin) in guest.pins.iter().enumerate() {
             own.connect(index, Arc::clone(pin) as _);
@@ -418,6 +481,6 @@ impl Guest {
 
 /// The token of an RTAS call.
 pub fn token(name: &str) -> u32 {
-    let tokens = rtas::tokens(true);
+    let tokens = rtas::tokens(true, true);
     tokens.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no RTAS call {name}")).1
 }

@@ -6,6 +6,7 @@
 mod mode;
 mod random;
 mod schedule;
+mod tce;
 mod term;
 #[cfg(test)]
 mod tests;
@@ -77,6 +78,8 @@ const fn row(nr: u64, name: &'static str, handler: Handler) -> Hcall {
 /// Every hypercall that cede answers. Those of the scheduler and of the XICS come on the VMM's plane only; should a guest
 /// find a way to send one on the kernel's plane, it is H_FUNCTION.
 pub static TABLE: &[Hcall] = &[
+    row(nr::H_GET_TCE, "H_GET_TCE", tce::get_tce),
+    row(nr::H_PUT_TCE, "H_PUT_TCE", tce::put_tce),
     row(nr::H_GET_TERM_CHAR, "H_GET_TERM_CHAR", term::get_term_char),
     row(nr::H_PUT_TERM_CHAR, "H_PUT_TERM_CHAR", term::put_term_char),
     row(nr::H_EOI, "H_EOI", xics::eoi),
@@ -89,6 +92,8 @@ pub static TABLE: &[Hcall] = &[
     row(nr::H_CONFER, "H_CONFER", schedule::confer),
     row(nr::H_PROD, "H_PROD", schedule::prod),
     row(nr::H_JOIN, "H_JOIN", schedule::join),
+    row(nr::H_STUFF_TCE, "H_STUFF_TCE", tce::stuff_tce),
+    row(nr::H_PUT_TCE_INDIRECT, "H_PUT_TCE_INDIRECT", tce::put_tce_indirect),
     row(nr::H_GET_CPU_CHARACTERISTICS, "H_GET_CPU_CHARACTERISTICS", mode::get_cpu_characteristics),
     row(nr::H_RANDOM, "H_RANDOM", random::random),
     row(nr::H_SET_MODE, "H_SET_MODE", mode::set_mode),

@@ -67,7 +67,7 @@ fn address() -> impl Strategy<Value = u64> {
 fn argument() -> impl Strategy<Value = u64> {
     prop_oneof![
         4 => 0u64..20,
-        2 => select(LISNS).prop_map(u64::from),
+        2 => select(LISNS).prop_map(|(lisn, _)| u64::from(lisn)),
         2 => select(SERVERS).prop_map(u64::from),
         1 => Just(u64::from(VIO_REG)),
         1 => select(&[0x10, 0x18, 0x1c, 0x1d, 0xff][..]),
@@ -107,7 +107,7 @@ fn xics_call() -> impl Strategy<Value = Step> {
 }
 
 fn rtas_call() -> impl Strategy<Value = Step> {
-    let tokens = rtas::tokens(true).len() as u32;
+    let tokens = rtas::tokens(true, true).len() as u32;
     let token = prop_oneof![8 => 0x2000..0x2000 + tokens, 1 => any::<u32>()];
     let count = || prop_oneof![8 => 0u32..8, 1 => 0u32..20, 1 => any::<u32>()];
     let word = prop_oneof![4 => argument().prop_map(|a| a as u32), 1 => Just(0x4000_0000), 1 => any::<u32>()];

@@ -13,8 +13,10 @@ pub const IRQ_EPOW: u32 = 0x1000;
 pub const IRQ_HOTPLUG: u32 = 0x1001;
 /// The first virtual I/O device's interrupt; device `VIO_REG + n` has `IRQ_VIO + n`.
 pub const IRQ_VIO: u32 = 0x1100;
-/// The first PCI LSI: four per host bridge, level triggered.
+/// The first PCI LSI, level triggered: slot `n` of the host bridge has `IRQ_PCI_LSI + n` for itself. (QEMU's slots share four.)
 pub const IRQ_PCI_LSI: u32 = 0x1200;
+/// How many PCI LSIs there are: a slot each.
+pub const IRQ_PCI_LSI_COUNT: u32 = PCI_SLOTS;
 /// The first MSI: last, because their number depends on the devices.
 pub const IRQ_MSI: u32 = 0x1300;
 /// How many MSIs there are: up to 0x2000, where XICS source numbers of a pseries machine end in QEMU.
@@ -23,6 +25,29 @@ pub const IRQ_MSI_COUNT: u32 = 0xd00;
 /// The unit address of the first virtual I/O device, which is its terminal number in hcalls: far from zero,
 /// so that a guest that calls with an uninitialised number is told so.
 pub const VIO_REG: u32 = 0x7100_0000;
+
+/// Slots of the host bridge's one bus: a device number has five bits.
+pub const PCI_SLOTS: u32 = 32;
+/// The host bridge's unit ID, by which RTAS calls name it.
+pub const PCI_BUID: u64 = 0x0800_0000_2000_0000;
+/// Where the PCI windows begin: RAM ends below.
+pub const PCI_WINDOWS: u64 = 0x2000_0000_0000;
+/// 32-bit memory space as CPUs see it, which see bus address [`PCI_MEM32_BUS`] here.
+pub const PCI_MEM32: u64 = 0x2000_8000_0000;
+/// 32-bit memory space as devices see it: the upper half, so that no address in it is one of low RAM too.
+pub const PCI_MEM32_BUS: u64 = 0x8000_0000;
+/// Bytes of 32-bit memory space.
+pub const PCI_MEM32_SIZE: u64 = 0x8000_0000;
+/// 64-bit memory space, at the same addresses for CPUs and devices.
+pub const PCI_MEM64: u64 = 0x2100_0000_0000;
+/// Bytes of 64-bit memory space.
+pub const PCI_MEM64_SIZE: u64 = 0x100_0000_0000;
+/// Where devices write their messages. No window decodes it, and guests do not look at it.
+pub const PCI_MSI: u64 = 0x400_0000_0000;
+/// The logical I/O bus number of the host bridge's DMA window, by which hypercalls name it.
+pub const PCI_LIOBN: u32 = 0x8000_0000;
+/// Bytes of the DMA window, which begins at bus address 0. QEMU's has 1 GiB; a guest clears all of it when it boots.
+pub const PCI_DMA_SIZE: u64 = 256 << 20;
 
 /// A page of XIVE registers: fixed at 64 KiB by the hardware, whatever the guest's page size.
 pub const XIVE_PAGE: u64 = 0x1_0000;
@@ -43,9 +68,26 @@ mod tests {
 
     #[test]
     fn interrupt_ranges_do_not_meet() {
-        let ends = [IRQ_IPI + IRQ_IPI_COUNT, IRQ_EPOW + 1, IRQ_HOTPLUG + 1, IRQ_PCI_LSI, IRQ_MSI];
+        let ends = [
+            IRQ_IPI + IRQ_IPI_COUNT,
+            IRQ_EPOW + 1,
+            IRQ_HOTPLUG + 1,
+            IRQ_PCI_LSI,
+            IRQ_PCI_LSI + IRQ_PCI_LSI_COUNT,
+        ];
         let starts = [IRQ_EPOW, IRQ_HOTPLUG, IRQ_VIO, IRQ_PCI_LSI, IRQ_MSI];
         assert!(ends.iter().zip(starts).all(|(end, start)| *end <= start));
+    }
+
+    const _: () = assert!(PCI_MEM32_BUS + PCI_MEM32_SIZE <= 1 << 32 && PCI_DMA_SIZE <= PCI_MEM32_BUS);
+
+    #[test]
+    fn windows_do_not_meet() {
+        let mem32 = PCI_MEM32 + PCI_MEM32_SIZE;
+        let mem64 = PCI_MEM64 + PCI_MEM64_SIZE;
+        assert!(PCI_WINDOWS <= PCI_MEM32 && mem32 <= PCI_MEM64 && mem64 <= XIVE_ESB);
+        let memory = [PCI_DMA_SIZE..PCI_MEM32_BUS + PCI_MEM32_SIZE, PCI_MEM64..mem64];
+        assert!(memory.iter().all(|space| !space.contains(&PCI_MSI)));
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod lpcr;
 pub mod machine;
 mod own;
 mod papr;
+pub mod phb;
 pub mod plan;
 mod platform;
 pub mod rtas;

@@ -8,13 +8,17 @@ use crate::layout;
 use crate::lpcr;
 use crate::own::Own;
 use crate::papr::ret::{H_BAD_MODE, H_CONTINUE};
+use crate::phb::Phb;
+use crate::phb::tce::TceTable;
 use crate::plan::Plan;
 use crate::platform::Platform;
 use crate::tree_spec;
 use crate::xive::XiveRoutes;
-use arch_api::ppc64::{Generation, Irqchip, Mmu, Partition, Plane, Regs, Vcpu as _, Vm};
+use arch_api::ppc64::{Generation, Irqchip, Mmu, Partition, Plane, Regs, Trigger, Vcpu as _, Vm};
 use arch_api::{Action, Arch, Exit, Fatal, HvError, Nap, Raise, RamRegion, Reply, Scheduler, Until};
 use devices::console::Console;
+use devices::dma::{self, Memory};
+use devices::pci::Bus;
 use irq::{Line, Sink};
 use std::io;
 use std::sync::Arc;
@@ -35,18 +39,31 @@ pub struct Entry {
     pub r3: u64,
 }
 
+/// Makes the bus of PCI functions, which see memory like this.
+type Populate = Box<dyn FnOnce(Memory) -> io::Result<Bus> + Send + Sync>;
+
 /// The machine.
 pub struct Machine<V: Vm> {
     plan: Plan,
     vm: Arc<V>,
     images: BootImages,
+    /// Until there is memory.
+    populate: Option<Populate>,
+    /// Every interrupt source, ascending.
+    sources: Vec<(u32, Trigger)>,
     platform: Platform,
 }
 
 impl<V: Vm> Machine<V> {
-    /// Puts the machine together. It has no memory yet.
+    /// Puts the machine together. It has no memory yet, and `populate` is called when it has.
     #[must_use]
-    pub fn new(plan: Plan, vm: V, images: BootImages, console: Arc<Console>) -> Self {
+    pub fn new(
+        plan: Plan,
+        vm: V,
+        images: BootImages,
+        console: Arc<Console>,
+        populate: impl FnOnce(Memory) -> io::Result<Bus> + Send + Sync + 'static,
+    ) -> Self {
         let vm = Arc::new(vm);
         let partition: Arc<dyn Partition> = Arc::clone(&vm) as _;
         let platform = Platform {
@@ -58,7 +75,9 @@ impl<V: Vm> Machine<V> {
             clock: Default::default(),
             epow: Default::default(),
             own: None,
-            xive: (plan.spec.irqchip == Irqchip::Xive).then(|| XiveRoutes::new(&plan.sources())),
+            xive: None,
+            phb: None,
+            mmio: Default::default(),
             characteristics: plan.host.characteristics,
             ail_mode_3: plan.host.ail_mode_3,
             radix: plan.spec.mmu == Mmu::Radix,
@@ -67,11 +86,12 @@ impl<V: Vm> Machine<V> {
             ram: plan.wish.memory,
             counters: Default::default(),
         };
-        Self { plan, vm, images, platform }
+        Self { plan, vm, images, populate: Some(Box::new(populate)), sources: Vec::new(), platform }
     }
 
     fn boot(&self) -> Result<(), BootError> {
-        let dtb = tree_spec::dtb(&self.plan, &self.images.placement(), entropy::random())?;
+        let pci = self.platform.phb.as_ref().map_or_else(Vec::new, Phb::functions);
+        let dtb = tree_spec::dtb(&self.plan, &self.images.placement(), &pci, entropy::random())?;
         self.images.load(&self.platform.memory, self.plan.rma(), &dtb)
     }
 
@@ -126,6 +146,11 @@ impl<V: Vm> Machine<V> {
     }
 }
 
+/// Every interrupt source, ascending.
+fn sources(plan: &Plan, phb: Option<&Phb>) -> Vec<(u32, Trigger)> {
+    plan.sources().into_iter().chain(phb.into_iter().flat_map(Phb::sources)).collect()
+}
+
 /// Interrupt sources of KVM's controller, for devices.
 struct Sources(Arc<dyn Partition>);
 
@@ -153,17 +178,30 @@ impl<V: Vm> Arch for Machine<V> {
 
     fn attach(&mut self, memory: GuestMemoryMmap, scheduler: Arc<dyn Scheduler>) -> Result<(), HvError> {
         self.vm.set_memory(&memory)?;
-        self.platform.memory = memory;
+        self.platform.memory = memory.clone();
+        if let Some(populate) = self.populate.take() {
+            let tces = Arc::<TceTable>::default();
+            let bus = populate(dma::memory(memory, Arc::clone(&tces) as _));
+            let bus = bus.map_err(|source| HvError { call: "a PCI function's eventfd", source })?;
+            self.platform.phb = Phb::new(bus, tces);
+        }
+        self.sources = sources(&self.plan, self.platform.phb.as_ref());
+        if self.plan.spec.irqchip == Irqchip::Xive {
+            self.platform.xive = Some(XiveRoutes::new(&self.sources));
+        }
         let sink: Arc<dyn Sink> = match self.plan.spec.plane {
             Plane::Kernel => Arc::new(Sources(Arc::clone(&self.platform.partition))),
             Plane::Vmm(_) => {
-                let own =
-                    Own::new(self.vcpu_count(), self.plan.wish.threads, &self.plan.sources(), scheduler);
+                let own = Own::new(self.vcpu_count(), self.plan.wish.threads, &self.sources, scheduler);
                 let own = Arc::new(own);
                 self.platform.own = Some(Arc::clone(&own));
                 own
             }
         };
+        if let Some(phb) = &self.platform.phb {
+            let call = "the thread of the PCI functions' pins";
+            phb.connect(&sink, &self.platform.partition).map_err(|source| HvError { call, source })?;
+        }
         self.platform.console.connect(Line::new(sink, layout::IRQ_VIO));
         Ok(())
     }
@@ -174,7 +212,7 @@ impl<V: Vm> Arch for Machine<V> {
             own.connect(index, vcpu.external_pin());
         }
         if index + 1 == self.vcpu_count() {
-            self.vm.create_sources(&self.plan.sources())?;
+            self.vm.create_sources(&self.sources)?;
         }
         Ok(vcpu)
     }
@@ -192,6 +230,9 @@ impl<V: Vm> Arch for Machine<V> {
         }
         if let Some(own) = &self.platform.own {
             own.xics.reset();
+        }
+        if let Some(phb) = &self.platform.phb {
+            phb.reset();
         }
         self.boot().map_err(|error| Fatal::Reset(chain(&error)))?;
         let placement = self.images.placement();
@@ -231,6 +272,15 @@ impl<V: Vm> Arch for Machine<V> {
     fn handle(&self, index: usize, vcpu: &mut V::Vcpu, exit: Exit) -> Result<Action<Entry>, Fatal> {
         let (nr, args) = match exit {
             Exit::Hcall { nr, args } => (nr, args),
+            Exit::MmioRead { addr, len } => {
+                let mut data = [0; 8];
+                self.platform.mmio.read(self.platform.phb.as_ref(), addr, &mut data[..len.min(8)]);
+                return Ok(Action::Resume(Reply::Mmio(data)));
+            }
+            Exit::MmioWrite { addr, data, len } => {
+                self.platform.mmio.write(self.platform.phb.as_ref(), addr, &data[..len.min(8)]);
+                return Ok(Action::Resume(Reply::None));
+            }
             Exit::Ceded => return self.nap(index, vcpu, Reply::None),
             _ => return Err(lost(index, vcpu, exit)),
         };
@@ -238,6 +288,12 @@ impl<V: Vm> Arch for Machine<V> {
         let ret = hcall::dispatch(nr, &mut call);
         let (effect, reply) = (call.effect, Reply::Hcall { ret, args: call.args });
         self.effect(index, vcpu, effect, reply)
+    }
+
+    fn quiesce(&self) {
+        if let Some(phb) = &self.platform.phb {
+            phb.quiesce();
+        }
     }
 
     fn power_button(&self) -> Result<(), HvError> {

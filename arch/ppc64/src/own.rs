@@ -15,8 +15,8 @@
 //!    scheduler before, and does not tell it again: if the vCPU has been out and in since, and cedes while the line is
 //!    still low, only the ICP knows. So [`Own::nap`] looks there.
 
-use crate::xics::{Line, Trigger, Xics};
-use arch_api::ppc64::ExternalPin;
+use crate::xics::{Line, Xics};
+use arch_api::ppc64::{ExternalPin, Trigger};
 use arch_api::{HvError, Nap, Raise, Scheduler, Until};
 use irq::Sink;
 use std::io;
@@ -36,11 +36,15 @@ pub struct Own {
 }
 
 impl Own {
-    /// For so many vCPUs, `threads` to a vcore, and these sources, all edge triggered.
-    pub fn new(vcpus: usize, threads: u32, sources: &[u32], scheduler: Arc<dyn Scheduler>) -> Self {
-        let sources: Vec<_> = sources.iter().map(|&source| (source, Trigger::Edge)).collect();
+    /// For so many vCPUs, `threads` to a vcore, and these sources.
+    pub fn new(
+        vcpus: usize,
+        threads: u32,
+        sources: &[(u32, Trigger)],
+        scheduler: Arc<dyn Scheduler>,
+    ) -> Self {
         Self {
-            xics: Xics::new(vcpus, &sources),
+            xics: Xics::new(vcpus, sources),
             scheduler,
             lines: (0..vcpus).map(|_| OnceLock::new()).collect(),
             doorbells: Doorbells { siblings: threads > 1, rung: AtomicBool::new(false) },

@@ -23,6 +23,8 @@ pub mod ret {
 
 /// Numbers of hcalls (r3 on entry).
 pub mod nr {
+    pub const H_GET_TCE: u64 = 0x1c;
+    pub const H_PUT_TCE: u64 = 0x20;
     pub const H_GET_TERM_CHAR: u64 = 0x54;
     pub const H_PUT_TERM_CHAR: u64 = 0x58;
     pub const H_EOI: u64 = 0x64;
@@ -33,6 +35,8 @@ pub mod nr {
     pub const H_CEDE: u64 = 0xe0;
     pub const H_CONFER: u64 = 0xe4;
     pub const H_PROD: u64 = 0xe8;
+    pub const H_STUFF_TCE: u64 = 0x138;
+    pub const H_PUT_TCE_INDIRECT: u64 = 0x13c;
     pub const H_GET_CPU_CHARACTERISTICS: u64 = 0x1c8;
     pub const H_JOIN: u64 = 0x298;
     pub const H_XIRR_X: u64 = 0x2fc;

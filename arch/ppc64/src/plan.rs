@@ -2,7 +2,7 @@
 
 use crate::layout;
 use crate::rtas;
-use arch_api::ppc64::{Generation, Host, Irqchip, Mmu, Plane, VmSpec, XivePages};
+use arch_api::ppc64::{Generation, Host, Irqchip, Mmu, Plane, Trigger, VmSpec, XivePages};
 
 /// What the user asked for; `None` leaves the choice to cede.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +86,12 @@ pub enum PlanError {
         /// Bytes asked for.
         memory: u64,
     },
+    /// Memory that would reach the windows of the PCI host bridge.
+    #[error("{memory} bytes of memory are more than a pseries guest can have; give it no more than 32 TiB")]
+    TooMuchMemory {
+        /// Bytes asked for.
+        memory: u64,
+    },
     /// Radix on a processor or host that has none.
     #[error("a radix MMU needs a guest CPU of POWER9 or later and a host that has one; ask for hash")]
     NoRadix,
@@ -160,6 +166,9 @@ const HYPERTAS: &[&str] = &[
     "hcall-debug",
 ];
 
+/// Sets for the DMA window of a PCI host bridge.
+const HCALLS_TCE: &[&str] = &["hcall-tce", "hcall-multi-tce"];
+
 /// The set that cede answers itself: while KVM owns H_PROD a vCPU that has joined could not be woken.
 const HCALL_JOIN: &str = "hcall-join";
 
@@ -175,12 +184,15 @@ impl Plan {
         if wish.memory == 0 || wish.memory % MEMORY_GRANULE != 0 {
             return Err(PlanError::PartialPage { memory: wish.memory });
         }
+        if wish.memory > layout::PCI_WINDOWS {
+            return Err(PlanError::TooMuchMemory { memory: wish.memory });
+        }
         let mmu = choose_mmu(&wish, host, generation, &mut reasons)?;
         let plane = choose_plane(&wish, host, &mut reasons)?;
         let irqchip = choose_irqchip(&wish, host, generation, plane, &mut reasons)?;
         let mut hcalls = KERNEL_HCALLS.to_vec();
         hcalls.extend(host.hwrng.then_some(H_RANDOM));
-        let tokens = rtas::tokens(irqchip == Irqchip::Xics);
+        let tokens = rtas::tokens(irqchip == Irqchip::Xics, true);
         let spec = VmSpec {
             threads: wish.threads,
             servers,
@@ -213,22 +225,24 @@ impl Plan {
         self.wish.memory.min(1 << (page_shift + htab_order - 7))
     }
 
-    /// Sets of hypercalls for `ibm,hypertas-functions`.
+    /// Sets of hypercalls for `ibm,hypertas-functions`, those of the PCI host bridge if there is one.
     #[must_use]
-    pub fn hypertas(&self) -> Vec<&'static str> {
+    pub fn hypertas(&self, pci: bool) -> Vec<&'static str> {
         let join = (self.spec.plane != Plane::Kernel).then_some(HCALL_JOIN);
-        HYPERTAS.iter().copied().chain(join).collect()
+        let tce = if pci { HCALLS_TCE } else { &[] };
+        HYPERTAS.iter().chain(tce).copied().chain(join).collect()
     }
 
-    /// The interrupt sources that the guest has.
+    /// The interrupt sources that the guest has, ascending, but for those of PCI functions.
     #[must_use]
-    pub fn sources(&self) -> Vec<u32> {
+    pub fn sources(&self) -> Vec<(u32, Trigger)> {
         let ipis = match self.spec.irqchip {
             Irqchip::Xics => 0,
             Irqchip::Xive => self.wish.cpus,
         };
         let ipis = (0..ipis).map(|n| layout::IRQ_IPI + n);
-        ipis.chain([layout::IRQ_EPOW, layout::IRQ_VIO]).collect()
+        let events = ipis.chain([layout::IRQ_EPOW, layout::IRQ_VIO]);
+        events.map(|number| (number, Trigger::Edge)).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use crate::cpus::Cpus;
 use crate::epow::Epow;
 use crate::hcall::{Counters, Unsent};
 use crate::own::Own;
+use crate::phb::{Mmio, Phb};
 use crate::xive::XiveRoutes;
 use arch_api::ppc64::{CpuCharacteristics, Partition};
 use devices::console::Console;
@@ -31,6 +32,10 @@ pub struct Platform {
     pub epow: Epow,
     /// The interrupt controller and the scheduler, on the VMM's plane.
     pub own: Option<Arc<Own>>,
+    /// The PCI host bridge, when there is something behind it.
+    pub phb: Option<Phb>,
+    /// Loads and stores outside memory.
+    pub mmio: Mmio,
     /// XIVE routes, when the guest has a XIVE.
     pub xive: Option<XiveRoutes>,
     /// What H_GET_CPU_CHARACTERISTICS answers; `None` where the host does not know.

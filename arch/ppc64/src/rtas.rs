@@ -5,6 +5,7 @@
 //! gives the device tree its tokens. Source: PAPR, chapter 7.
 
 mod cpu;
+mod pci;
 mod power;
 mod sysparm;
 #[cfg(test)]
@@ -75,6 +76,12 @@ pub static TABLE: &[Service] = &[
     row("start-cpu", 3, 1, cpu::start_cpu),
     row("stop-self", 0, 1, cpu::stop_self),
     row("ibm,get-system-parameter", 3, 1, sysparm::get_system_parameter),
+    row("read-pci-config", 2, 2, pci::read_pci_config),
+    row("write-pci-config", 3, 1, pci::write_pci_config),
+    row("ibm,read-pci-config", 4, 2, pci::ibm_read_pci_config),
+    row("ibm,write-pci-config", 5, 1, pci::ibm_write_pci_config),
+    row("ibm,change-msi", 6, 3, pci::change_msi),
+    row("ibm,query-interrupt-source-number", 4, 3, pci::query_interrupt_source_number),
     row("ibm,set-xive", 3, 1, xics::set_xive),
     row("ibm,get-xive", 1, 3, xics::get_xive),
     row("ibm,int-off", 1, 1, xics::int_off),
@@ -85,14 +92,25 @@ pub static TABLE: &[Service] = &[
 /// (KVM_PPC_RTAS_DEFINE_TOKEN).
 pub static XICS_CALLS: &[&str] = &["ibm,set-xive", "ibm,get-xive", "ibm,int-off", "ibm,int-on"];
 
+/// Calls that are there if there is a PCI host bridge.
+pub static PCI_CALLS: &[&str] = &[
+    "read-pci-config",
+    "write-pci-config",
+    "ibm,read-pci-config",
+    "ibm,write-pci-config",
+    "ibm,change-msi",
+    "ibm,query-interrupt-source-number",
+];
+
 /// The first token.
 const TOKEN_BASE: u32 = 0x2000;
 
-/// Names and tokens for the tree: every call, those of the XICS only if the guest has one.
+/// Names and tokens for the tree: every call, those of the XICS and of the PCI host bridge only if the guest has one.
 #[must_use]
-pub fn tokens(xics: bool) -> Vec<(&'static str, u32)> {
+pub fn tokens(xics: bool, pci: bool) -> Vec<(&'static str, u32)> {
     let all = TABLE.iter().map(|service| service.name).zip(TOKEN_BASE..);
-    all.filter(|(name, _)| xics || !XICS_CALLS.contains(name)).collect()
+    let there = |name: &str| (xics || !XICS_CALLS.contains(&name)) && (pci || !PCI_CALLS.contains(&name));
+    all.filter(|(name, _)| there(name)).collect()
 }
 
 /// H_RTAS: the argument block's address → the status word in it. Bad blocks are H_PARAMETER.

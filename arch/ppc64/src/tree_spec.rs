@@ -4,16 +4,21 @@ use crate::boot::{BootError, Placement, RTAS_SIZE};
 use crate::layout;
 use crate::plan::Plan;
 use crate::rtas;
-use crate::tree::{self, TreeSpec};
+use crate::tree::{self, PciFunction, TreeSpec};
 use arch_api::ppc64::{CedeRoute, Generation, HashInfo, Host, Irqchip, Mmu, SegmentPageSize};
 
-/// The tree of a plan, flattened. `seed` is the guest's first entropy.
+/// The tree of a plan with these PCI functions, flattened. `seed` is the guest's first entropy.
 ///
 /// # Errors
 /// When something that the user named cannot be in a tree.
-pub fn dtb(plan: &Plan, placement: &Placement, seed: Option<[u8; 32]>) -> Result<Vec<u8>, BootError> {
-    let hypertas = plan.hypertas();
-    let functions = rtas::tokens(plan.spec.irqchip == Irqchip::Xics);
+pub fn dtb(
+    plan: &Plan,
+    placement: &Placement,
+    pci: &[PciFunction],
+    seed: Option<[u8; 32]>,
+) -> Result<Vec<u8>, BootError> {
+    let hypertas = plan.hypertas(!pci.is_empty());
+    let functions = rtas::tokens(plan.spec.irqchip == Irqchip::Xics, !pci.is_empty());
     let hash = plan.host.hash_info.clone().unwrap_or_default();
     let pages: Vec<Vec<tree::Page>> = hash.page_sizes.iter().map(pages_of).collect();
     let segments: Vec<_> = hash.page_sizes.iter().zip(&pages).map(segment).collect();
@@ -64,6 +69,7 @@ pub fn dtb(plan: &Plan, placement: &Placement, seed: Option<[u8; 32]>) -> Result
             functions: &functions,
             hypercalls: &hypertas,
         },
+        pci,
         vtys: &vtys,
         events: tree::Events { epow: Some(layout::IRQ_EPOW), hotplug: None },
         random: true,

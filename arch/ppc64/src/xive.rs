@@ -1,6 +1,6 @@
 //! What the guest asked of its XIVE sources, as far as the hypervisor cannot be asked back.
 
-use arch_api::ppc64::XiveRoute;
+use arch_api::ppc64::{Trigger, XiveRoute};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Priorities that a guest may use are 0 to 6; 7 is the hypervisor's (`ibm,plat-res-int-priorities`).
@@ -13,42 +13,55 @@ pub const MASKED_PRIORITY: u64 = 0xff;
 ///
 /// A route is one word, in the layout of KVM's source configuration, so that it is replaced whole.
 pub struct XiveRoutes {
-    /// (LISN, route), ascending.
-    sources: Vec<(u32, AtomicU64)>,
+    /// Ascending by LISN.
+    sources: Vec<Source>,
+}
+
+struct Source {
+    lisn: u32,
+    trigger: Trigger,
+    route: AtomicU64,
 }
 
 const MASKED: XiveRoute = XiveRoute { server: 0, priority: 0, eisn: 0, masked: true };
 
 impl XiveRoutes {
-    /// All masked. `lisns` ascends.
+    /// These LISNs, which ascend, all masked.
     #[must_use]
-    pub fn new(lisns: &[u32]) -> Self {
-        Self { sources: lisns.iter().map(|&lisn| (lisn, AtomicU64::new(pack(MASKED)))).collect() }
+    pub fn new(sources: &[(u32, Trigger)]) -> Self {
+        let masked = |&(lisn, trigger)| Source { lisn, trigger, route: AtomicU64::new(pack(MASKED)) };
+        Self { sources: sources.iter().map(masked).collect() }
+    }
+
+    /// How a source triggers, or `None` where there is no such source.
+    #[must_use]
+    pub fn trigger(&self, lisn: u64) -> Option<Trigger> {
+        self.source(lisn).map(|source| source.trigger)
     }
 
     /// The route of a source, or `None` where there is no such source.
     #[must_use]
     pub fn get(&self, lisn: u64) -> Option<XiveRoute> {
-        self.slot(lisn).map(|slot| unpack(slot.load(Ordering::Relaxed)))
+        self.source(lisn).map(|source| unpack(source.route.load(Ordering::Relaxed)))
     }
 
     /// Records a route. A source that does not exist stays so.
     pub fn set(&self, lisn: u64, route: XiveRoute) {
-        if let Some(slot) = self.slot(lisn) {
-            slot.store(pack(route), Ordering::Relaxed);
+        if let Some(source) = self.source(lisn) {
+            source.route.store(pack(route), Ordering::Relaxed);
         }
     }
 
     /// Masks everything.
     pub fn reset(&self) {
-        for (_, slot) in &self.sources {
-            slot.store(pack(MASKED), Ordering::Relaxed);
+        for source in &self.sources {
+            source.route.store(pack(MASKED), Ordering::Relaxed);
         }
     }
 
-    fn slot(&self, lisn: u64) -> Option<&AtomicU64> {
-        let index = self.sources.binary_search_by_key(&lisn, |(l, _)| u64::from(*l)).ok()?;
-        Some(&self.sources[index].1)
+    fn source(&self, lisn: u64) -> Option<&Source> {
+        let index = self.sources.binary_search_by_key(&lisn, |source| u64::from(source.lisn)).ok()?;
+        Some(&self.sources[index])
     }
 }
 
@@ -83,12 +96,16 @@ mod tests {
 
     #[test]
     fn only_sources_that_exist_have_routes() {
-        let routes = XiveRoutes::new(&[0, 1, 0x1000]);
+        let routes = XiveRoutes::new(&[(0, Trigger::Edge), (1, Trigger::Edge), (0x1000, Trigger::Level)]);
         let route = XiveRoute { server: 1, priority: 6, eisn: 9, masked: false };
         routes.set(0x1000, route);
         routes.set(2, route);
         assert_eq!(routes.get(0x1000), Some(route));
         assert_eq!(routes.get(2), None);
+        assert_eq!(
+            [1, 2, 0x1000].map(|l| routes.trigger(l)),
+            [Some(Trigger::Edge), None, Some(Trigger::Level)]
+        );
         assert_eq!(routes.get(u64::MAX), None);
         routes.reset();
         assert_eq!(routes.get(0x1000), Some(MASKED));

@@ -1,5 +1,7 @@
 //! The command line. Flags say the same as keys of the configuration file, and win over them.
 
+use crate::config::devices::{DeviceSettings, DeviceThreads};
+use crate::config::schema::{device, second_console};
 use crate::config::{
     self, ConfigError, ConsoleChoice, CpuCount, CpuModel, IrqchipChoice, MemorySize, MmuChoice, Placement,
     PlaneChoice, Settings, ThreadsPerCore, TunableChanges, VmConfig,
@@ -14,6 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   cede run --kernel vmlinux --initrd initrd.img --memory 2G --cpus 4 --threads 2
   cede run --config vm.toml --cmdline 'console=hvc0 quiet'
+  cede run --config vm.toml --disk path=root.img --disk path=data.img,readonly --net tap=tap0
   cede check vm.toml
   cede caps
   cede set vm halt_poll_ns=50000 && cede stat vm --watch
@@ -232,6 +235,30 @@ pub struct VmFlags {
     /// Guest console: stdio, pty or file=PATH [default: stdio]
     #[arg(long, value_name = "WHERE")]
     console: Option<ConsoleChoice>,
+    /// A second console (virtio, hvc1): pty or file=PATH [default: none]
+    #[arg(long, value_name = "WHERE", value_parser = second_console)]
+    virtio_console: Option<ConsoleChoice>,
+    /// A disk, after those of the file: path=FILE, and readonly, direct, id=TEXT, iommu
+    #[arg(long, value_name = "path=FILE,...", value_parser = |text: &str| device("disk", text))]
+    disk: Vec<DeviceSettings>,
+    /// A network card, after those of the file: tap=NAME, and mac=ADDRESS, iommu
+    #[arg(long, value_name = "tap=NAME,...", value_parser = |text: &str| device("net", text))]
+    net: Vec<DeviceSettings>,
+    /// Sockets to the host: cid=N,path=SOCKET, and iommu
+    #[arg(long, value_name = "cid=N,path=SOCKET", value_parser = |text: &str| device("vsock", text))]
+    vsock: Option<DeviceSettings>,
+    /// Random numbers from the host; also with iommu
+    #[arg(long, value_name = "iommu", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(value_parser = |text: &str| device("rng", text))]
+    rng: Option<DeviceSettings>,
+    /// A balloon; also with size=SIZE, deflate_on_oom=false, free_page_reporting=false
+    #[arg(long, value_name = "size=SIZE,...", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(value_parser = |text: &str| device("balloon", text))]
+    balloon: Option<DeviceSettings>,
+    /// Which threads run the devices' queues: each (one of its own for each device), or how many for all
+    /// [default: each]
+    #[arg(long, value_name = "THREADS")]
+    device_threads: Option<DeviceThreads>,
     /// End with exit code 5 when the guest reboots
     #[arg(long)]
     no_reboot: bool,
@@ -239,6 +266,15 @@ pub struct VmFlags {
 
 impl From<VmFlags> for Settings {
     fn from(flags: VmFlags) -> Self {
+        let devices = DeviceSettings {
+            disks: flags.disk.into_iter().flat_map(|said| said.disks).collect(),
+            nets: flags.net.into_iter().flat_map(|said| said.nets).collect(),
+            vsock: flags.vsock.and_then(|said| said.vsock),
+            rng: flags.rng.and_then(|said| said.rng),
+            balloon: flags.balloon.and_then(|said| said.balloon),
+            console: flags.virtio_console,
+            threads: flags.device_threads,
+        };
         Self {
             name: flags.name,
             kernel: flags.kernel,
@@ -256,6 +292,7 @@ impl From<VmFlags> for Settings {
             tunables: flags.vcore.unwrap_or_default(),
             placement: flags.placement,
             console: flags.console,
+            devices,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! its values checked against each other. The rest of the program sees only [`VmConfig`]. Whether the host
 //! can run it is asked apart ([`host`]), because a configuration can be checked on any machine.
 
+pub mod devices;
 mod file;
 pub mod host;
 pub mod schema;
@@ -17,6 +18,7 @@ mod tests;
 mod tuning;
 mod values;
 
+use devices::{DeviceSettings, Devices, DevicesError};
 pub use tuning::{Placement, PlaneChoice, TunableChanges};
 pub use values::{ConsoleChoice, CpuCount, CpuModel, IrqchipChoice, MemorySize, MmuChoice, ThreadsPerCore};
 
@@ -72,6 +74,9 @@ pub enum ConfigError {
         /// Where to say so.
         flag: &'static str,
     },
+    /// The devices.
+    #[error(transparent)]
+    Devices(#[from] DevicesError),
     /// Nothing to boot.
     #[error("there is no kernel; name one with --kernel FILE or kernel in [boot]")]
     NoKernel,
@@ -152,6 +157,8 @@ pub struct Settings {
     pub placement: Option<Placement>,
     /// Console.
     pub console: Option<ConsoleChoice>,
+    /// Devices.
+    pub devices: DeviceSettings,
 }
 
 impl Settings {
@@ -163,7 +170,8 @@ impl Settings {
         file::read(path)
     }
 
-    /// These settings, and `other`'s where these say nothing.
+    /// These settings of flags, and `other`'s where these say nothing. Of devices that there can be several of all count, `other`'s
+    /// first.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -183,6 +191,7 @@ impl Settings {
             tunables: self.tunables.or(other.tunables),
             placement: self.placement.or(other.placement),
             console: self.console.or(other.console),
+            devices: self.devices.or(other.devices),
         }
     }
 
@@ -212,8 +221,12 @@ impl Settings {
                 flag: "--irqchip ([machine] irqchip)",
             });
         }
+        let name = self.name.unwrap_or_else(|| DEFAULT_NAME.into());
+        let memory = self.memory.unwrap_or(MemorySize::DEFAULT);
+        let console = self.console.unwrap_or_default();
+        let devices = self.devices.resolve(&name, memory, &console)?;
         Ok(VmConfig {
-            name: self.name.unwrap_or_else(|| DEFAULT_NAME.into()),
+            name,
             boot: Boot {
                 kernel: self.kernel,
                 initrd: self.initrd,
@@ -221,7 +234,7 @@ impl Settings {
             },
             topology: Topology { vcpus, threads },
             model,
-            memory: self.memory.unwrap_or(MemorySize::DEFAULT),
+            memory,
             mmu,
             irqchip,
             reboot: self.reboot.unwrap_or(true),
@@ -229,18 +242,16 @@ impl Settings {
             run_dir: self.run_dir,
             tunables: self.tunables,
             placement: self.placement.unwrap_or_default(),
-            console: self.console.unwrap_or_default(),
+            console,
+            devices,
         })
     }
 
     /// Makes relative paths start at `directory`.
     fn rebase(&mut self, directory: &Path) {
-        let console = match &mut self.console {
-            Some(ConsoleChoice::File(path)) => Some(path),
-            _ => None,
-        };
+        let console = self.console.as_mut().and_then(ConsoleChoice::path_mut);
         let paths = [self.kernel.as_mut(), self.initrd.as_mut(), self.run_dir.as_mut(), console];
-        for path in paths.into_iter().flatten() {
+        for path in paths.into_iter().flatten().chain(self.devices.paths()) {
             // An absolute path stays as it is.
             *path = directory.join(&*path);
         }
@@ -317,6 +328,8 @@ pub struct VmConfig {
     pub placement: Placement,
     /// Console.
     pub console: ConsoleChoice,
+    /// Devices.
+    pub devices: Devices,
 }
 
 impl fmt::Display for VmConfig {
@@ -349,7 +362,7 @@ impl fmt::Display for VmConfig {
         let plane = values::name(&self.plane);
         writeln!(f, "cede     plane {plane}, run directory {}", file(&self.run_dir, "the usual"))?;
         writeln!(f, "vcore    {}, placement {}", self.tunables.values(), self.placement)?;
-        write!(f, "console  {}", self.console)
+        write!(f, "console  {}{}", self.console, self.devices)
     }
 }
 

@@ -1,14 +1,15 @@
 //! pseries guests: the one place that names POWER's machine and KVM together.
 
 use crate::config::host::{check_memory, host_memory};
-use crate::config::{ConfigError, ConsoleChoice, CpuModel, IrqchipChoice, MmuChoice, PlaneChoice, VmConfig};
+use crate::config::{ConfigError, CpuModel, IrqchipChoice, MmuChoice, PlaneChoice, VmConfig};
 use crate::control::kernel::HostTunables;
 use crate::control::{Load, RunDir, RunDirError, RunningVm, Server, Side, Steering};
+use crate::devices::{DeviceError, OpenDevices, host_console};
 use crate::exit_code::Outcome;
 use crate::placement::{PlacementError, cpu_sets};
 use arch_api::HvError;
 use arch_api::ppc64::{Generation, Host, Irqchip, Plane};
-use devices::console::{Console, ConsoleError};
+use devices::console::ConsoleError;
 use kvm::ppc64::{CAPABILITIES, Signals, Vm, VmFd, probe};
 use kvm::{Kvm, OpenError, Parameters};
 use ppc64::boot::Placement;
@@ -44,6 +45,9 @@ pub enum PowerError {
     /// The control socket does not answer.
     #[error("cannot start the control socket's server")]
     Control(#[source] io::Error),
+    /// A disk, a network card or the like.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// No console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
@@ -61,6 +65,7 @@ impl PowerError {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Open(_) | Self::Plan(_) => Outcome::Host,
+            Self::Device(error) => error.outcome(),
             Self::Config(_)
             | Self::RunDir(_)
             | Self::Placement(_)
@@ -149,11 +154,13 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     let run_dir = RunDir::for_vm(config.run_dir.as_deref(), &config.name)?;
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
+    let devices = OpenDevices::open(&config.devices)?;
     let (plane, polls) = (plan.spec.plane, plan.host.generation == Generation::Power8);
     let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;
     let figures = vm.figures();
-    let console = Arc::new(console(&config.console)?);
-    let machine = Machine::new(plan, vm, images, Arc::clone(&console));
+    let console = Arc::new(host_console(&config.console, "the guest's console")?);
+    let populate = move |memory| devices.bus(ppc64::phb::window::bus_ranges(), &memory);
+    let machine = Machine::new(plan, vm, images, Arc::clone(&console), populate);
     let tunables = Arc::<SharedTunables>::default();
     let steering = Arc::new(OnceLock::<Arc<Steering>>::new());
     let hangup = Arc::clone(&steering);
@@ -184,20 +191,6 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     Ok(vm.run()?)
 }
 
-fn console(choice: &ConsoleChoice) -> Result<Console, ConsoleError> {
-    match choice {
-        ConsoleChoice::Stdio => Console::stdio(),
-        ConsoleChoice::File(path) => Console::file(path),
-        ConsoleChoice::Pty => {
-            let console = Console::pty()?;
-            if let Some(path) = console.pty_path() {
-                eprintln!("cede: the guest's console is {}", path.display());
-            }
-            Ok(console)
-        }
-    }
-}
-
 /// The device tree that a configuration gives: this host's, or that of a bare-metal host of the generation
 /// that was named.
 ///
@@ -213,7 +206,7 @@ pub fn tree(config: &VmConfig) -> Result<Vec<u8>, PowerError> {
         Some(kernel) => BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?.placement(),
         None => Placement::NOMINAL,
     };
-    Ok(ppc64::dtb(&plan, &placement, None)?)
+    Ok(ppc64::dtb(&plan, &placement, &[], None)?)
 }
 
 /// What `cede caps` says.

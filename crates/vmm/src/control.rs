@@ -138,6 +138,7 @@ impl<A: Arch> Vm<A> {
     pub fn run(&self) -> Result<Outcome, RunError> {
         let result = self.lives();
         self.shared.park_all();
+        self.shared.arch.quiesce();
         result
     }
 
@@ -159,6 +160,8 @@ impl<A: Arch> Vm<A> {
                     return Err(fatal.into());
                 }
             }
+            // A device that writes late would write into the next life.
+            self.shared.arch.quiesce();
             memory::discard(&self.memory).map_err(host("zeroed guest memory"))?;
         }
     }

@@ -24,5 +24,5 @@ mod vcpu;
 
 pub use control::{Options, Outcome, RunError, Vm};
 pub use handle::Handle;
-pub use memory::MemoryError;
+pub use memory::{HostPages, MemoryError};
 pub use vcores::{VcpuStatus, kick_signal};

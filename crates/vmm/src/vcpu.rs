@@ -152,9 +152,6 @@ impl<A: Arch> VcpuThread<A> {
             vcore.leave(thread).map_err(|error| wrong(index, error))?;
             let action = match exit? {
                 Exit::Interrupted => continue,
-                exit @ (Exit::MmioRead { .. } | Exit::MmioWrite { .. }) => {
-                    Action::Resume(unclaimed(index, exit))
-                }
                 exit => shared.arch.handle(index, &mut self.vcpu, exit)?,
             };
             match action {
@@ -182,13 +179,4 @@ impl<A: Arch> VcpuThread<A> {
 /// A vCPU thread that does not know where it is: a defect, which ends the VM and not the process.
 fn wrong(vcpu: usize, error: WrongState) -> Fatal {
     Fatal::Guest { vcpu, what: error.to_string() }
-}
-
-/// An access to an address that nothing claims: a load reads all ones, as from an empty bus.
-fn unclaimed(vcpu: usize, exit: Exit) -> Reply {
-    tracing::debug!(vcpu, ?exit, "no device at this address");
-    match exit {
-        Exit::MmioRead { .. } => Reply::Mmio([0xff; 8]),
-        _ => Reply::None,
-    }
 }

@@ -192,10 +192,10 @@ fn a_sync_brings_the_others_past_prepare() {
 }
 
 #[test]
-fn a_load_where_nothing_is_reads_all_ones() {
+fn a_load_outside_memory_reads_what_the_architecture_says() {
     let log = Log::new(1);
     assert_eq!(run(&log, vec![vec![Step::Load, Step::Work(1), POWER_OFF]], false), Ok(Outcome::PoweredOff));
-    assert_eq!(*log.loaded.lock().unwrap(), [[0xff; 8]]);
+    assert_eq!(*log.loaded.lock().unwrap(), [[0x5a; 8]]);
 }
 
 fn nap() -> impl Strategy<Value = Step> {

@@ -75,7 +75,7 @@ fn documentation() -> Result<Command> {
 
 /// loom replaces the atomics by a `cfg`, which would rebuild everything at each turn in the usual target directory.
 fn model_check() -> Result<Command> {
-    let packages = ["--package", "cede-vcore", "--package", "cede-arch-ppc64"];
+    let packages = ["--package", "cede-vcore", "--package", "cede-irq", "--package", "cede-arch-ppc64"];
     let mut command = cargo(&["test", "--release"]);
     command.args(packages).args(["--test", "loom"]);
     command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", paths::root().join("target/loom"));

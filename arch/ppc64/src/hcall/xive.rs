@@ -1,7 +1,8 @@
 //! XIVE exploitation mode: the H_INT_* calls (PAPR 14.5.4.9; the kernel's `sysdev/xive/spapr.c`).
 //!
-//! Arguments are checked here and forwarded to KVM's device. All sources are MSIs: the guest triggers and
-//! ends them in its own mapping of the ESB pages.
+//! Arguments are checked here and forwarded to KVM's device. Sources that tell by events the guest triggers and ends in
+//! its own mapping of the ESB pages. A level source it ends by H_INT_ESB, because KVM's do not look at their line again
+//! by themselves.
 
 #[cfg(test)]
 mod tests;
@@ -11,8 +12,12 @@ use crate::layout;
 use crate::papr::ret::{H_FUNCTION, H_HARDWARE, H_P2, H_P3, H_P4, H_P5, H_PARAMETER, H_SUCCESS};
 use crate::xive::{MASKED_PRIORITY, RESERVED_PRIORITY, XiveRoutes};
 use arch_api::HvError;
-use arch_api::ppc64::{Xive, XiveQueue, XiveRoute};
+use arch_api::ppc64::{Trigger, Xive, XiveQueue, XiveRoute};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
+
+/// Flags of H_INT_GET_SOURCE_INFO.
+const SRC_LSI: u64 = 4;
+const SRC_H_INT_ESB: u64 = 8;
 
 const SRC_MASK: u64 = 1;
 const SRC_SET_EISN: u64 = 2;
@@ -49,22 +54,23 @@ fn server(call: &Call<'_>, target: u64) -> Option<u32> {
     call.platform.cpus.by_server(target).map(|index| call.platform.cpus.server(index))
 }
 
-/// flags, LISN → flags, management page, trigger page, page shift.
+/// flags, LISN → flags, management page, trigger page, page shift. Pages that the guest is not to use are -1.
 pub(super) fn get_source_info(call: &mut Call<'_>) -> i64 {
     let (_, routes): (&dyn Xive, &XiveRoutes) = xive_or_return!(call);
     let [flags, lisn, ..] = call.args;
     if flags != 0 {
         return H_PARAMETER;
     }
-    if routes.get(lisn).is_none() {
-        return H_P2;
-    }
-    // `lisn` is a source that exists, so the pages are within the window.
-    let trigger = layout::XIVE_ESB + (lisn << (PAGE_SHIFT + 1));
-    call.args[0] = 0;
-    call.args[1] = trigger + (1 << PAGE_SHIFT);
-    call.args[2] = trigger;
-    call.args[3] = u64::from(PAGE_SHIFT);
+    let (flags, management, trigger) = match routes.trigger(lisn) {
+        None => return H_P2,
+        Some(Trigger::Edge) => {
+            // `lisn` is a source that exists, so the pages are within the window.
+            let trigger = layout::XIVE_ESB + (lisn << (PAGE_SHIFT + 1));
+            (0, trigger + (1 << PAGE_SHIFT), trigger)
+        }
+        Some(Trigger::Level) => (SRC_H_INT_ESB | SRC_LSI, u64::MAX, u64::MAX),
+    };
+    call.args[..4].copy_from_slice(&[flags, management, trigger, u64::from(PAGE_SHIFT)]);
     H_SUCCESS
 }
 

@@ -2,12 +2,15 @@
 
 use super::*;
 use crate::epow::EPOW_EVENTS;
+use crate::fake::function::{self, FakeFunction};
 use crate::fake::{Asked, Fake, FakeScheduler, FakeVcpu, token};
 use crate::image::tests::Elf;
 use crate::papr::{nr, ret};
 use crate::plan::Wish;
 use crate::tree_spec::assumed_host;
 use arch_api::Stop;
+use arch_api::ppc64::Bind;
+use arch_api::ppc64::Trigger;
 use std::path::Path;
 use tempfile::NamedTempFile;
 use vm_memory::Bytes;
@@ -15,6 +18,7 @@ use vm_memory::Bytes;
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = 8 * MIB;
 
+mod pci;
 mod vmm_plane;
 
 struct Rig {
@@ -23,6 +27,7 @@ struct Rig {
     memory: GuestMemoryMmap,
     kernel: NamedTempFile,
     scheduler: Arc<FakeScheduler>,
+    functions: Vec<Arc<FakeFunction>>,
 }
 
 fn wish() -> Wish {
@@ -45,20 +50,25 @@ impl Rig {
         Self::with(wish(), Generation::Power9, Console::file(Path::new("/dev/null")).unwrap())
     }
 
-    /// Put together as the run loop does it.
     fn with(wish: Wish, generation: Generation, console: Console) -> Self {
+        let (bus, functions) = function::bus();
+        Self { functions, ..Self::on(wish, generation, console, bus) }
+    }
+
+    /// Put together as the run loop does it.
+    fn on(wish: Wish, generation: Generation, console: Console, bus: Bus) -> Self {
         let plan = Plan::choose(wish, &assumed_host(generation)).unwrap();
         let kernel = Elf::good().file();
         let images = BootImages::open(kernel.path(), None, plan.rma()).unwrap();
         let has_xive = plan.spec.irqchip == Irqchip::Xive;
         let fake = Fake::new(has_xive, &plan.spec.servers, &plan.sources());
-        let mut machine = Machine::new(plan, fake, images, Arc::new(console));
+        let mut machine = Machine::new(plan, fake, images, Arc::new(console), |_| Ok(bus));
         let ranges: Vec<_> = machine.ram().iter().map(|r| (r.start, r.size as usize)).collect();
         let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
         let scheduler: Arc<FakeScheduler> = Arc::default();
         machine.attach(memory.clone(), Arc::clone(&scheduler) as _).unwrap();
         let vcpus = (0..machine.vcpu_count()).map(|index| machine.create_vcpu(index).unwrap()).collect();
-        Self { machine, vcpus, memory, kernel, scheduler }
+        Self { machine, vcpus, memory, kernel, scheduler, functions: Vec::new() }
     }
 
     fn booted() -> Self {
@@ -94,7 +104,10 @@ impl Rig {
 #[test]
 fn the_hypervisor_is_asked_in_the_order_it_needs() {
     let rig = Rig::new();
-    let sources = vec![0, 1, 0x1000, 0x1100];
+    let edges = |numbers: &[u32]| numbers.iter().map(|&number| (number, Trigger::Edge)).collect::<Vec<_>>();
+    let pins = [0x1200, 0x1201, 0x1202].map(|number| (number, Trigger::Level)).to_vec();
+    let messages = edges(&[0x1300, 0x1301, 0x1302, 0x1303, 0x1304]);
+    let sources = [edges(&[0, 1, 0x1000, 0x1100]), pins, messages].concat();
     let expected =
         [Asked::Memory(16 * MIB), Asked::CreateVcpu(0), Asked::CreateVcpu(1), Asked::CreateSources(sources)];
     assert_eq!(rig.machine.vm.asked(), expected);

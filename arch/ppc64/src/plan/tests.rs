@@ -67,7 +67,7 @@ fn decisions() {
         if let Ok(plan) = plan {
             assert_eq!(plan.reasons.len(), 4, "{:?}", plan.reasons);
             // Nothing is planned that the tree cannot describe.
-            dtb(&plan, &Placement::NOMINAL, None).unwrap();
+            dtb(&plan, &Placement::NOMINAL, &[], None).unwrap();
         }
     }
 }
@@ -265,8 +265,9 @@ fn the_real_mode_area_is_what_the_hash_table_can_map() {
 #[test]
 fn sources_ascend_and_ipis_are_for_xive_guests() {
     let sources = |irqchip| choose(&assumed_host(Power9), (None, None, Some(irqchip))).unwrap().sources();
-    assert_eq!(sources(Xics), [0x1000, 0x1100]);
-    assert_eq!(sources(Xive), [0, 1, 2, 3, 0x1000, 0x1100]);
+    let edge = |numbers: &[u32]| numbers.iter().map(|&number| (number, Trigger::Edge)).collect::<Vec<_>>();
+    assert_eq!(sources(Xics), edge(&[0x1000, 0x1100]));
+    assert_eq!(sources(Xive), edge(&[0, 1, 2, 3, 0x1000, 0x1100]));
 }
 
 #[test]
@@ -291,7 +292,7 @@ fn planes() {
     let plan = plane(&host, Some(PlaneKind::Vmm), None).unwrap();
     assert_eq!((plan.spec.plane, plan.spec.irqchip), (Plane::Vmm(CedeRoute::Event(0)), Xics));
     assert!(plan.spec.rtas.is_empty(), "the XICS's calls are cede's own");
-    assert!(plan.hypertas().contains(&"hcall-join"));
+    assert!(plan.hypertas(true).contains(&"hcall-join"));
     assert!(plan.reasons.contains(&"irqchip: xics, the vmm plane's own".into()), "{:?}", plan.reasons);
     assert_eq!(plane(&host, Some(PlaneKind::Vmm), Some(Xive)).unwrap_err(), PlanError::XiveOnVmmPlane);
     // KVM's XICS is not needed there.
@@ -308,7 +309,7 @@ fn planes() {
     for asked in [None, Some(PlaneKind::Kernel)] {
         let plan = plane(&host, asked, None).unwrap();
         assert_eq!((plan.spec.plane, plan.spec.irqchip), (Plane::Kernel, Xive));
-        assert!(!plan.hypertas().contains(&"hcall-join"), "a joined vCPU could not be woken");
+        assert!(!plan.hypertas(true).contains(&"hcall-join"), "a joined vCPU could not be woken");
         let told =
             plan.reasons.contains(&"plane: kernel, vmm is not possible: tracefs is not mounted".into());
         assert_eq!(told, asked.is_none(), "{:?}", plan.reasons);

@@ -30,10 +30,12 @@ fn call(guest: &Guest, at: u64, block: &[u32]) -> (i64, Effect) {
 
 #[test]
 fn tokens_count_up_and_name_each_call_once() {
-    let with = tokens(true);
-    let without = tokens(false);
+    let with = tokens(true, true);
+    let without = tokens(false, false);
     assert_eq!(with[..without.len()], without);
-    assert_eq!(with.len(), without.len() + XICS_CALLS.len());
+    assert_eq!(with.len(), without.len() + XICS_CALLS.len() + PCI_CALLS.len());
+    assert_eq!(tokens(false, true), with[..without.len() + PCI_CALLS.len()]);
+    assert!(tokens(true, false).iter().all(|call| with.contains(call) && !PCI_CALLS.contains(&call.0)));
     assert_eq!(with[0], ("get-time-of-day", TOKEN_BASE));
     for (index, (name, token)) in with.iter().enumerate() {
         assert_eq!(*token, TOKEN_BASE + index as u32);

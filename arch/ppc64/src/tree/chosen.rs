@@ -46,6 +46,10 @@ pub(super) fn node(spec: &TreeSpec) -> Node {
     if let Some(vty) = spec.vtys.first() {
         node = node.string("stdout-path", vio::path(vty));
     }
+    if !spec.pci.is_empty() {
+        // Base address registers are the guest's to assign.
+        node = node.u32("linux,pci-probe-only", 0);
+    }
     if let Some(seed) = spec.boot.rng_seed {
         node = node.bytes("rng-seed", seed);
     }

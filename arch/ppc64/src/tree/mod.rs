@@ -6,7 +6,7 @@
 //! [`build`] turns a [`TreeSpec`], which is plain data, into a tree; it asks nobody anything.
 //!
 //! One file per part of the tree: `root`, `chosen` (with `vec5`), `cpus` (with `mmu` and `pa_features`),
-//! `memory`, `rtas`, `interrupts`, `vio`. Sources: PAPR (LoPAR) for names and encodings;
+//! `memory`, `rtas`, `interrupts`, `pci`, `vio`. Sources: PAPR (LoPAR) for names and encodings;
 //! `arch/powerpc/kernel/{prom,rtas,smp}.c`, `mm/book3s64` and `platforms/pseries` in Linux for what is read.
 
 mod chosen;
@@ -16,6 +16,7 @@ mod interrupts;
 mod memory;
 mod mmu;
 mod pa_features;
+mod pci;
 mod root;
 mod rtas;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use interrupts::{Events, InterruptController};
 pub use memory::Memory;
 pub use mmu::{HashMmu, Mmu, Page, Segment};
 pub use pa_features::Facilities;
+pub use pci::PciFunction;
 pub use root::Identity;
 pub use rtas::Rtas;
 pub use vio::Vty;
@@ -58,6 +60,8 @@ pub struct TreeSpec<'a> {
     pub interrupts: InterruptController,
     /// Run-time abstraction services, and the hypercalls that are there.
     pub rtas: Rtas<'a>,
+    /// Functions behind the PCI host bridge; without any there is none.
+    pub pci: &'a [PciFunction],
     /// Consoles; the first is the kernel's.
     pub vtys: &'a [Vty],
     /// Interrupts of platform events.
@@ -90,6 +94,7 @@ pub fn build(spec: &TreeSpec) -> Result<fdt::Tree, Error> {
         .child(rtas::node(&spec.rtas))
         .child(interrupts::controller(spec, intc))
         .children(interrupts::event_sources(&spec.events))
+        .children(pci::host_bridge(spec.pci, intc))
         .child(vio::vdevice(spec.vtys))
         .children(vio::platform_facilities(spec.random))
         .child(root::hypervisor());

@@ -69,6 +69,7 @@ fn spec(generation: Generation, mmu: Mmu<'static>, interrupts: InterruptControll
         memory: Memory { size: 0x8000_0000, rma: 0x4000_0000 },
         interrupts,
         rtas: RTAS,
+        pci: &[],
         vtys: &[Vty { reg: layout::VIO_REG, interrupt: Some(layout::IRQ_VIO) }],
         events: Events { epow: Some(layout::IRQ_EPOW), hotplug: None },
         random: true,

@@ -23,6 +23,7 @@
 
 use super::icp::{IPI, LEAST_FAVOURED};
 use super::sync::{AtomicU64, Ordering, update};
+use arch_api::ppc64::Trigger;
 
 /// The first number that a source may have. Those below are reserved: 0 is no interrupt, 2 an IPI.
 pub const FIRST_SOURCE: u32 = 16;
@@ -31,15 +32,6 @@ pub const FIRST_SOURCE: u32 = 16;
 pub const END_OF_SOURCES: u32 = 1 << 24;
 
 const _: () = assert!(IPI < FIRST_SOURCE);
-
-/// How a source tells of an interrupt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trigger {
-    /// By an event (an MSI, a virtual device).
-    Edge,
-    /// By a line that stays asserted until the device was served (an LSI).
-    Level,
-}
 
 const PRIORITY_SHIFT: u32 = 16;
 const SAVED_SHIFT: u32 = 24;

@@ -26,8 +26,9 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+pub use arch_api::ppc64::Trigger;
 pub use icp::{IPI, LEAST_FAVOURED};
-pub use ics::{END_OF_SOURCES, FIRST_SOURCE, Trigger};
+pub use ics::{END_OF_SOURCES, FIRST_SOURCE};
 pub use line::Line;
 
 use icp::Icp;

@@ -11,8 +11,8 @@ use crate::ioctl::ppc64::*;
 use crate::stats::KvmStats;
 use crate::system::{Kvm, OpenError};
 use arch_api::HvError;
-use arch_api::ppc64::{CedeRoute, Host, Irqchip, Mmu, Partition, Plane, VmSpec, Xive};
-use std::os::fd::{FromRawFd, OwnedFd};
+use arch_api::ppc64::{Bind, CedeRoute, Host, Irqchip, Mmu, Partition, Plane, Trigger, VmSpec, Xive};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
@@ -66,7 +66,7 @@ enum Controller {
     None,
     Xics {
         device: Device,
-        sources: OnceLock<Vec<u32>>,
+        sources: OnceLock<Vec<(u32, Trigger)>>,
     },
     Xive(XiveDevice),
 }
@@ -180,15 +180,39 @@ fn define_token(vm: &VmFd, name: &str, token: u32) -> Result<(), HvError> {
     vm.fd.read_from("KVM_PPC_RTAS_DEFINE_TOKEN", KVM_PPC_RTAS_DEFINE_TOKEN, &args).map(drop)
 }
 
-/// Edge triggered, masked, on server 0.
-const XICS_SOURCE_AT_POWER_ON: u64 = 0xff << KVM_XICS_PRIORITY_SHIFT | KVM_XICS_MASKED;
+/// Masked, on server 0, nothing asserted.
+fn xics_source_at_power_on(trigger: Trigger) -> u64 {
+    let level = match trigger {
+        Trigger::Edge => 0,
+        Trigger::Level => KVM_XICS_LEVEL_SENSITIVE,
+    };
+    0xff << KVM_XICS_PRIORITY_SHIFT | KVM_XICS_MASKED | level
+}
 
-fn reset_xics_sources(device: &Device, sources: &[u32]) -> Result<(), HvError> {
-    for &source in sources {
-        let call = "KVM_DEV_XICS_GRP_SOURCES";
-        device.set(KVM_DEV_XICS_GRP_SOURCES, u64::from(source), &XICS_SOURCE_AT_POWER_ON, call)?;
+fn reset_xics_sources(device: &Device, sources: &[(u32, Trigger)]) -> Result<(), HvError> {
+    for &(source, trigger) in sources {
+        let (call, value) = ("KVM_DEV_XICS_GRP_SOURCES", xics_source_at_power_on(trigger));
+        device.set(KVM_DEV_XICS_GRP_SOURCES, u64::from(source), &value, call)?;
     }
     Ok(())
+}
+
+/// The structure of KVM_IRQFD.
+fn irqfd(source: u32, event: &dyn AsRawFd, bind: Bind) -> kvm_irqfd {
+    let flags = match bind {
+        Bind::Add => 0,
+        Bind::Remove => KVM_IRQFD_FLAG_DEASSIGN,
+    };
+    kvm_irqfd { fd: event.as_raw_fd() as u32, gsi: source, flags, ..Default::default() }
+}
+
+/// The structure of KVM_IOEVENTFD, without a value that the store has to match.
+fn ioeventfd(address: u64, length: u32, event: &dyn AsRawFd, bind: Bind) -> kvm_ioeventfd {
+    let flags = match bind {
+        Bind::Add => 0,
+        Bind::Remove => KVM_IOEVENTFD_FLAG_DEASSIGN,
+    };
+    kvm_ioeventfd { addr: address, len: length, fd: event.as_raw_fd(), flags, ..Default::default() }
 }
 
 impl Partition for Vm {
@@ -208,9 +232,21 @@ impl Partition for Vm {
     }
 
     fn set_irq(&self, source: u32, level: bool) -> Result<(), HvError> {
+        if let Controller::Xive(device) = &self.controller {
+            device.note_level(source, level);
+        }
         let mut line = kvm_irq_level { level: u32::from(level), ..Default::default() };
         line.__bindgen_anon_1.irq = source;
         self.vm.fd.read_from("KVM_IRQ_LINE", KVM_IRQ_LINE, &line).map(drop)
+    }
+
+    fn irqfd(&self, source: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError> {
+        self.vm.fd.read_from("KVM_IRQFD", KVM_IRQFD, &irqfd(source, event, bind)).map(drop)
+    }
+
+    fn ioeventfd(&self, address: u64, length: u32, event: &dyn AsRawFd, bind: Bind) -> Result<(), HvError> {
+        let binding = ioeventfd(address, length, event, bind);
+        self.vm.fd.read_from("KVM_IOEVENTFD", KVM_IOEVENTFD, &binding).map(drop)
     }
 
     fn timebase(&self) -> u64 {
@@ -262,17 +298,17 @@ impl arch_api::ppc64::Vm for Vm {
         Ok(vcpu)
     }
 
-    fn create_sources(&self, numbers: &[u32]) -> Result<(), HvError> {
+    fn create_sources(&self, list: &[(u32, Trigger)]) -> Result<(), HvError> {
         match &self.controller {
             Controller::None => Ok(()),
             Controller::Xics { device, sources } => {
-                reset_xics_sources(device, numbers)?;
+                reset_xics_sources(device, list)?;
                 // Called once.
-                let _ = sources.set(numbers.to_vec());
+                let _ = sources.set(list.to_vec());
                 Ok(())
             }
             Controller::Xive(device) => {
-                device.create_sources(numbers)?;
+                device.create_sources(list)?;
                 let pages = device.slots(self.spec.xive);
                 pages
                     .into_iter()
@@ -294,5 +330,35 @@ impl arch_api::ppc64::Vm for Vm {
             }
             Controller::Xive(device) => device.power_on(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn sources_of_the_xics_say_how_they_trigger() {
+        assert_eq!(xics_source_at_power_on(Trigger::Edge), 0xff << 32 | 1 << 41);
+        assert_eq!(xics_source_at_power_on(Trigger::Level), 0xff << 32 | 1 << 41 | 1 << 40);
+    }
+
+    #[test]
+    fn a_removal_names_what_was_added() {
+        let event = std::fs::File::open("/dev/null").unwrap();
+        let (event, number) = (event.as_fd(), event.as_raw_fd());
+        for (bind, irqfd_flag, ioeventfd_flag) in [(Bind::Add, 0, 0), (Bind::Remove, 1, 4)] {
+            let irqfd = irqfd(0x1300, &event, bind);
+            assert_eq!((irqfd.fd as i32, irqfd.gsi, irqfd.flags), (number, 0x1300, irqfd_flag));
+            let io = ioeventfd(0x2000_0000_3000, 2, &event, bind);
+            let named = (io.addr, io.len, io.fd, io.flags, io.datamatch);
+            assert_eq!(named, (0x2000_0000_3000, 2, number, ioeventfd_flag, 0));
+        }
+    }
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        assert_eq!((KVM_IRQFD, KVM_IOEVENTFD), (0x8020_ae76, 0x8040_ae79));
     }
 }

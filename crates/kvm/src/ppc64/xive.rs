@@ -5,14 +5,24 @@
 //! slots, so the guest reaches it without an exit: the TIMA's page of the OS ring and the pages of sources that
 //! exist. KVM has nothing behind the other pages, and KVM_RUN would fail with EFAULT for a guest that touched one; so
 //! they are no slots, and an access is an exit like any other to nowhere.
+//!
+//! Behind every source is an event of the hardware's, level sources included: KVM triggers it when their line is asserted,
+//! and forgets. That the line still is when the guest has ended the interrupt is ours to see; so the guest is told to reach
+//! those sources' management pages by hcall, and [`Xive::esb`] triggers again.
+//!
+//! ```text
+//!  device: line := asserted │ trigger (KVM_IRQ_LINE)         Of the two that run at once, either the trigger comes after
+//!  guest:  PQ := 00         │ line asserted? trigger         PQ is open, or the look at the line sees it asserted.
+//! ```
 
 use super::device::Device;
 use super::vm::VmFd;
 use crate::bindings::ppc64::*;
 use crate::fd::Mapping;
 use arch_api::HvError;
-use arch_api::ppc64::{VmSpec, Xive, XivePages, XiveQueue, XiveRoute};
+use arch_api::ppc64::{Trigger, VmSpec, Xive, XivePages, XiveQueue, XiveRoute};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Four pages, one a ring.
 const TIMA_PAGES: u64 = 4;
@@ -23,6 +33,24 @@ const TIMA_OS_PAGE: u64 = 2;
 /// The number of priorities that a server has, the hypervisor's own last.
 const PRIORITIES: u64 = 8;
 
+/// Loads that leave a source ready for its next event: the end of an interrupt, which says whether one came meanwhile, and
+/// the plain opening.
+const ESB_LOAD_EOI: u64 = 0x000;
+const ESB_SET_PQ_00: u64 = 0xc00;
+
+#[derive(Debug)]
+struct Source {
+    lisn: u32,
+    /// Of a level source: its line.
+    asserted: Option<AtomicBool>,
+}
+
+impl Source {
+    fn new(&(lisn, trigger): &(u32, Trigger)) -> Self {
+        Self { lisn, asserted: (trigger == Trigger::Level).then(AtomicBool::default) }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct XiveDevice {
     pub device: Device,
@@ -30,7 +58,7 @@ pub(crate) struct XiveDevice {
     esb: Mapping,
     page_size: u64,
     /// Every source that exists, ascending.
-    sources: OnceLock<Vec<u32>>,
+    sources: OnceLock<Vec<Source>>,
     /// Servers that have been connected, to find the queues again at a reset.
     servers: Vec<u32>,
 }
@@ -58,21 +86,70 @@ impl XiveDevice {
         };
         let mut slots = vec![slot(pages.tima, &self.tima, TIMA_OS_PAGE * self.page_size, self.page_size)];
         let sources = self.sources.get().map_or(&[][..], Vec::as_slice);
-        for run in sources.chunk_by(|a, b| a + 1 == *b) {
+        for run in sources.chunk_by(|a, b| a.lisn + 1 == b.lisn) {
             let stride = 2 * self.page_size;
-            slots.push(slot(pages.esb, &self.esb, u64::from(run[0]) * stride, run.len() as u64 * stride));
+            slots.push(slot(
+                pages.esb,
+                &self.esb,
+                u64::from(run[0].lisn) * stride,
+                run.len() as u64 * stride,
+            ));
         }
         slots
     }
 
-    pub fn create_sources(&self, sources: &[u32]) -> Result<(), HvError> {
-        for &lisn in sources {
-            let msi = 0u64;
-            self.device.set(KVM_DEV_XIVE_GRP_SOURCE, u64::from(lisn), &msi, "KVM_DEV_XIVE_GRP_SOURCE")?;
+    pub fn create_sources(&self, sources: &[(u32, Trigger)]) -> Result<(), HvError> {
+        for &(lisn, trigger) in sources {
+            let kind = match trigger {
+                Trigger::Edge => 0,
+                Trigger::Level => u64::from(KVM_XIVE_LEVEL_SENSITIVE),
+            };
+            self.device.set(KVM_DEV_XIVE_GRP_SOURCE, u64::from(lisn), &kind, "KVM_DEV_XIVE_GRP_SOURCE")?;
         }
         // Called once, before anything else of the device is used.
-        let _ = self.sources.set(sources.to_vec());
+        let _ = self.sources.set(sources.iter().map(Source::new).collect());
         Ok(())
+    }
+
+    fn source(&self, lisn: u32) -> Option<&Source> {
+        let sources = self.sources.get()?;
+        sources.binary_search_by_key(&lisn, |source| source.lisn).ok().map(|place| &sources[place])
+    }
+
+    /// Before KVM is told: notes the line of a level source.
+    pub fn note_level(&self, lisn: u32, level: bool) {
+        if let Some(Source { asserted: Some(asserted), .. }) = self.source(lisn) {
+            asserted.store(level, Ordering::Relaxed);
+            // Pairs with that of `opened`; the trigger follows.
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// After a level source has been opened: triggers it if its line is asserted.
+    fn opened(&self, lisn: u32, asserted: &AtomicBool) {
+        // Pairs with that of `note_level`; the opening came before.
+        fence(Ordering::SeqCst);
+        if asserted.load(Ordering::Relaxed) {
+            self.access(2 * u64::from(lisn), 0, Some(0));
+        }
+    }
+
+    /// Loads from or stores to page `page` of the ESBs.
+    fn access(&self, page: u64, offset: u64, store: Option<u64>) -> u64 {
+        let within = page * self.page_size + offset;
+        assert!(offset % 8 == 0 && offset < self.page_size && within + 8 <= self.esb.len() as u64);
+        // SAFETY: the assertion keeps the access within the mapping and aligned; callers name a source that exists, whose
+        // pages KVM has for sure. It is the hardware's register: big-endian, each access has its effect once.
+        unsafe {
+            let page = self.esb.as_ptr().add(within as usize).cast::<u64>();
+            match store {
+                Some(value) => {
+                    page.write_volatile(value.to_be());
+                    0
+                }
+                None => u64::from_be(page.read_volatile()),
+            }
+        }
     }
 
     fn queue_attr(server: u32, priority: u8) -> u64 {
@@ -115,20 +192,16 @@ impl Xive for XiveDevice {
     }
 
     fn esb(&self, lisn: u32, offset: u64, store: Option<u64>) -> u64 {
-        let within = (2 * u64::from(lisn) + 1) * self.page_size + offset;
-        let exists = self.sources.get().is_some_and(|sources| sources.binary_search(&lisn).is_ok());
-        assert!(exists && offset % 8 == 0 && offset < self.page_size && within + 8 <= self.esb.len() as u64);
-        // SAFETY: the assertion keeps the access within the mapping, aligned, and on a source that exists, whose
-        // page KVM has for sure. It is the hardware's register: big-endian, each access has its effect once.
-        unsafe {
-            let page = self.esb.as_ptr().add(within as usize).cast::<u64>();
-            match store {
-                Some(value) => {
-                    page.write_volatile(value.to_be());
-                    0
-                }
-                None => u64::from_be(page.read_volatile()),
+        let page = 2 * u64::from(lisn) + 1;
+        match (self.source(lisn), store, offset) {
+            (None, _, _) => panic!("no source {lisn:#x}"),
+            (Some(Source { asserted: Some(asserted), .. }), None, ESB_LOAD_EOI | ESB_SET_PQ_00) => {
+                let before = self.access(page, ESB_SET_PQ_00, None);
+                self.opened(lisn, asserted);
+                // The next interrupt is sent already, so the end of this one has nothing to say.
+                if offset == ESB_LOAD_EOI { 0 } else { before }
             }
+            _ => self.access(page, offset, store),
         }
     }
 
@@ -158,14 +231,15 @@ mod tests {
 
     const PAGE: u64 = 0x1_0000;
 
-    /// A device with sources 1 and 3 of four, on a file that holds the pages.
+    /// A device with sources 1 and 3 of four, the latter a level source, on a file that holds the pages.
     fn device() -> (XiveDevice, std::fs::File) {
         let (fd, file) = stand_in((KVM_XIVE_ESB_PAGE_OFFSET as u64 + 8) * PAGE);
         let map =
             |pages, first: u32| Mapping::new(&fd, (pages * PAGE) as usize, u64::from(first) * PAGE, "mmap");
         let tima = map(TIMA_PAGES, KVM_XIVE_TIMA_PAGE_OFFSET).unwrap();
         let esb = map(8, KVM_XIVE_ESB_PAGE_OFFSET).unwrap();
-        let sources = OnceLock::from(vec![1, 3]);
+        let sources = [(1, Trigger::Edge), (3, Trigger::Level)].iter().map(Source::new);
+        let sources = OnceLock::from(sources.collect::<Vec<_>>());
         (XiveDevice { device: Device { fd }, tima, esb, page_size: PAGE, sources, servers: vec![0] }, file)
     }
 
@@ -192,6 +266,35 @@ mod tests {
             let access = std::panic::catch_unwind(|| device().0.esb(lisn, offset, Some(1)));
             assert!(access.is_err(), "{lisn} {offset:#x}");
         }
+    }
+
+    /// What stands in the file where the trigger page and PQ=00 of source 3 are: a store and a load leave their marks there.
+    const TRIGGER_3: u64 = (KVM_XIVE_ESB_PAGE_OFFSET as u64 + 6) * PAGE;
+
+    #[test]
+    fn a_level_source_that_is_still_asserted_triggers_again() {
+        let (device, file) = device();
+        file.write_all_at(&2u64.to_be_bytes(), management(3) + ESB_SET_PQ_00).unwrap();
+        let triggered = || {
+            let mut page = [0; 8];
+            file.read_exact_at(&mut page, TRIGGER_3).unwrap();
+            file.write_all_at(&[1; 8], TRIGGER_3).unwrap();
+            page == [0; 8]
+        };
+        triggered();
+        for (level, again) in [(false, false), (true, true), (false, false)] {
+            device.note_level(3, level);
+            device.note_level(1, true);
+            assert_eq!(device.esb(3, ESB_LOAD_EOI, None), 0, "not what PQ was");
+            assert_eq!(triggered(), again, "after the end with {level}");
+            assert_eq!(device.esb(3, ESB_SET_PQ_00, None), 2);
+            assert_eq!(triggered(), again, "after the opening with {level}");
+            assert_eq!(device.esb(3, 0xd00, None), 0);
+            assert_eq!(device.esb(3, 0x800, None), 0);
+            assert!(!triggered(), "PQ is looked at, or closed");
+        }
+        device.note_level(2, true);
+        device.note_level(u32::MAX, true);
     }
 
     #[test]

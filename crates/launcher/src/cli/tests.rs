@@ -1,6 +1,7 @@
 //! Flags, their order against the file, and what help says.
 
 use super::*;
+use crate::config::devices::{Balloon, Disk, Net, Rng, Vsock};
 use crate::exit_code::{Outcome, TABLE};
 use clap::CommandFactory;
 use std::fs;
@@ -29,7 +30,9 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     let text = "name = 'f'\n[boot]\nkernel = '/f/k'\ninitrd = '/f/i'\ncmdline = 'f'\n[memory]\nsize = '2G'\n\
                 [cpu]\ncount = 8\nthreads = 4\nmodel = 'power9'\n[machine]\nmmu = 'radix'\n\
                 irqchip = 'xive'\nreboot = true\n[cede]\nplane = 'kernel'\n\
-                [vcore]\nhalt_poll_ns = 1\nhalt_poll_ns_shrink = 3\nplacement = 'cores'\n[console]\nbackend = 'file=/f/c'\n";
+                [vcore]\nhalt_poll_ns = 1\nhalt_poll_ns_shrink = 3\nplacement = 'cores'\n[console]\nbackend = 'file=/f/c'\n\
+                [[disk]]\npath = '/f/d'\n[[net]]\ntap = 't0'\nmac = '02:00:00:00:00:02'\n[vsock]\ncid = 3\npath = '/f/v'\niommu = true\n\
+                [rng]\niommu = true\n[balloon]\nsize = '32M'\n";
     fs::write(&file, text).unwrap();
     let config = ["--config", file.to_str().unwrap()];
 
@@ -39,7 +42,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 
     // Each flag changes its own value and no other.
     type Change = fn(&mut VmConfig);
-    let cases: [(&[&str], Change); 16] = [
+    let cases: [(&[&str], Change); 24] = [
         (&["--name", "x"], |c| c.name = "x".into()),
         (&["--kernel", "k"], |c| c.boot.kernel = Some("k".into())),
         (&["--initrd", "i"], |c| c.boot.initrd = Some("i".into())),
@@ -59,6 +62,29 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         (&["--placement", "0-3"], |c| c.placement = "0-3".parse().unwrap()),
         (&["--console", "pty"], |c| c.console = ConsoleChoice::Pty),
         (&["--no-reboot"], |c| c.reboot = false),
+        (&["--virtio-console", "pty"], |c| c.devices.console = Some(ConsoleChoice::Pty)),
+        (&["--device-threads", "2"], |c| c.devices.threads = DeviceThreads::Shared(2)),
+        // Disks and cards are added.
+        (&["--disk", "path=/x,readonly", "--disk", "direct=true,path=/y"], |c| {
+            let disk = |path: &str| Disk { path: path.into(), ..c.devices.disks[0].clone() };
+            let (x, y) = (disk("/x"), disk("/y"));
+            c.devices.disks.push(Disk { readonly: true, ..x });
+            c.devices.disks.push(Disk { direct: true, ..y });
+        }),
+        (&["--net", "tap=t1,mac=02:00:00:00:00:01,iommu=false"], |c| {
+            let mac = "02:00:00:00:00:01".parse().unwrap();
+            c.devices.nets.push(Net { tap: "t1".parse().unwrap(), mac, iommu: false });
+        }),
+        // Other devices are replaced.
+        (&["--vsock", "cid=4,path=/w"], |c| {
+            c.devices.vsock = Some(Vsock { cid: 4, path: "/w".into(), iommu: false });
+        }),
+        (&["--rng"], |c| c.devices.rng = Some(Rng { iommu: false })),
+        (&["--balloon"], |c| c.devices.balloon = Some(Balloon::default())),
+        (&["--balloon=size=64M,deflate_on_oom=false"], |c| {
+            let size = Some("64M".parse().unwrap());
+            c.devices.balloon = Some(Balloon { size, deflate_on_oom: false, free_page_reporting: true });
+        }),
     ];
     for (flag, change) in cases {
         let mut wanted = from_file.clone();
@@ -70,7 +96,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 
 #[test]
 fn a_usage_error_is_one_line_that_names_the_flag() {
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 15] = [
         (
             &["run", "--memory", "100"],
             "invalid value '100' for '--memory <SIZE>': 100 is not a multiple of 64K; for MiB write 100M; \
@@ -102,6 +128,40 @@ fn a_usage_error_is_one_line_that_names_the_flag() {
              got -1: write 0 or more; see cede --help",
         ),
         (
+            &["run", "--disk", "path=a,b"],
+            "invalid value 'path=a,b' for '--disk <path=FILE,...>': unknown key \"b\"; keys: path, readonly, direct, \
+             id, iommu; a value with a comma has to be in a file; see cede --help",
+        ),
+        (
+            &["run", "--disk", "path"],
+            "invalid value 'path' for '--disk <path=FILE,...>': path has to be a string; write path=…; \
+             see cede --help",
+        ),
+        (
+            &["run", "--disk", "path=a,readonly=no"],
+            "invalid value 'path=a,readonly=no' for '--disk <path=FILE,...>': readonly has to be true or false; \
+             write readonly=…; see cede --help",
+        ),
+        (
+            &["run", "--disk", "path=a,path=b"],
+            "invalid value 'path=a,path=b' for '--disk <path=FILE,...>': path is there twice; see cede --help",
+        ),
+        (
+            &["run", "--vsock", "cid=2,path=a"],
+            "invalid value 'cid=2,path=a' for '--vsock <cid=N,path=SOCKET>': cid: 2 is no guest's context ID; it can \
+             be 3 to 4294967294; see cede --help",
+        ),
+        (
+            &["run", "--device-threads", "0"],
+            "invalid value '0' for '--device-threads <THREADS>': 0 is not a number of threads; it can be each, or \
+             1 to 64; see cede --help",
+        ),
+        (
+            &["run", "--virtio-console", "stdio"],
+            "invalid value 'stdio' for '--virtio-console <WHERE>': the second console cannot be stdio; it can be \
+             pty or file=PATH; see cede --help",
+        ),
+        (
             &["run", "--console", "tty"],
             "invalid value 'tty' for '--console <WHERE>': \"tty\" is no console; \
              it can be stdio, pty or file=PATH; see cede --help",
@@ -110,6 +170,26 @@ fn a_usage_error_is_one_line_that_names_the_flag() {
     for (arguments, message) in cases {
         assert_eq!(refuse(arguments), message);
     }
+}
+
+#[test]
+fn a_device_without_what_it_needs_is_named() {
+    let missing = |arguments: &[&str]| match Cli::try_parse_from(["cede", "run"].iter().chain(arguments))
+        .unwrap()
+        .command
+    {
+        Command::Run { vm } => vm.load().unwrap_err().to_string(),
+        other => panic!("parsed {other:?}"),
+    };
+    assert_eq!(
+        missing(&["--disk", "path=x", "--disk", "readonly"]),
+        "disk 2 has no path; write path in [[disk]], or --disk path=…"
+    );
+    assert_eq!(missing(&["--net", ""]), "net 1 has no tap; write tap in [[net]], or --net tap=…");
+    assert_eq!(
+        missing(&["--vsock", "cid=3"]),
+        "the vsock has no path; write path in [vsock], or --vsock path=…"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The configuration file: TOML in, [`Settings`] out, or one line that says where and what is wrong.
 
-use super::schema::{KEYS, Key, Kind, names};
+use super::schema::{KEYS, Key, Kind, device_table, heading, names};
 use super::{ConfigError, Settings};
 use std::ops::Range;
 use std::path::Path;
@@ -51,22 +51,36 @@ fn walk(table: &'static str, entries: &DeTable<'_>, settings: &mut Settings) -> 
             continue;
         }
         let inner = KEYS.iter().map(|key| key.table).find(|inner| table.is_empty() && *inner == found);
-        match (inner, value.get_ref()) {
-            (Some(inner), DeValue::Table(entries)) => walk(inner, entries, settings)?,
-            (Some(inner), _) => {
-                let message = format!("{inner} is a table; write [{inner}] with keys: {}", list(inner));
-                return Err(Wrong { span: value.span(), message });
+        let inner = inner.ok_or_else(|| Wrong { span: name.span(), message: unknown(found, table) })?;
+        for entries in tables(inner, value)? {
+            if let Some(device) = device_table(inner) {
+                (device.begin)(&mut settings.devices);
             }
-            (None, _) => return Err(Wrong { span: name.span(), message: unknown(found, table) }),
+            walk(inner, entries, settings)?;
         }
     }
     Ok(())
 }
 
+/// The tables that `value` is: of a list there may be several.
+fn tables<'a, 'b>(table: &str, value: &'a Spanned<DeValue<'b>>) -> Result<Vec<&'a DeTable<'b>>, Wrong> {
+    let is_list = device_table(table).is_some_and(|device| device.is_list);
+    let entries = match value.get_ref() {
+        DeValue::Table(entries) if !is_list => Some(vec![entries]),
+        DeValue::Array(values) if is_list => values.iter().map(|value| value.get_ref().as_table()).collect(),
+        _ => None,
+    };
+    entries.ok_or_else(|| {
+        let what = if is_list { "a list of tables" } else { "a table" };
+        let message = format!("{table} is {what}; write {} with keys: {}", heading(table), list(table));
+        Wrong { span: value.span(), message }
+    })
+}
+
 fn assign(key: &Key, value: &Spanned<DeValue<'_>>, settings: &mut Settings) -> Result<(), Wrong> {
     let text = match (key.kind, value.get_ref()) {
-        (Kind::Text | Kind::Size, DeValue::String(text)) => Some(text.to_string()),
-        (Kind::Integer | Kind::Size, DeValue::Integer(number)) => {
+        (Kind::Text | Kind::Size | Kind::WordOrInteger, DeValue::String(text)) => Some(text.to_string()),
+        (Kind::Integer | Kind::Size | Kind::WordOrInteger, DeValue::Integer(number)) => {
             u64::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
         }
         (Kind::Boolean, DeValue::Boolean(value)) => Some(value.to_string()),
@@ -85,11 +99,11 @@ fn list(table: &str) -> String {
 
 /// The message for a key that nobody knows: which there are, and which one may have been meant.
 fn unknown(found: &str, table: &str) -> String {
-    let place = if table.is_empty() { "the top level".to_owned() } else { format!("[{table}]") };
+    let place = if table.is_empty() { "the top level".to_owned() } else { heading(table) };
     // The right name in the wrong table comes first, then the nearest name in this one.
     let elsewhere = KEYS.iter().find(|key| key.name == found).map(|key| match key.table {
         "" => format!("{found} at the top level"),
-        table => format!("{found} in [{table}]"),
+        table => format!("{found} in {}", heading(table)),
     });
     let near = || {
         let nearest = names(table).into_iter().min_by_key(|name| distance(found, name))?;

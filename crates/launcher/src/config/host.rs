@@ -1,8 +1,10 @@
 //! What the host has to have for a configuration. The facts are arguments, so a test can be any host.
 
+use super::devices::{DevicesError, Disk};
 use super::{ConfigError, VmConfig};
-use std::fs::File;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// The host's RAM in bytes.
@@ -25,24 +27,65 @@ pub fn check_memory(config: &VmConfig, host_bytes: u64) -> Result<(), ConfigErro
     Ok(())
 }
 
-/// Whether the images can be read. What is in them is for those who load them.
+/// Whether the images can be read, those of disks also written, if the guest may. What is in them is for those who load
+/// them.
 ///
 /// # Errors
-/// The first image that cannot, with its flag and key.
+/// The first image that cannot, with its flag and key; or two disks that would write the same one.
 pub fn check_images(config: &VmConfig) -> Result<(), ConfigError> {
     for (what, path) in [("kernel", &config.boot.kernel), ("initrd", &config.boot.initrd)] {
         if let Some(path) = path {
             readable(path).map_err(|source| ConfigError::Image { what, path: path.clone(), source })?;
         }
     }
+    Ok(check_disks(&config.devices.disks)?)
+}
+
+fn check_disks(disks: &[Disk]) -> Result<(), DevicesError> {
+    let mut images = Vec::new();
+    for (number, disk) in (1..).zip(disks) {
+        let path = disk.path.clone();
+        let image = image(disk).map_err(|source| DevicesError::Image { number, path, source })?;
+        let same =
+            images.iter().find(|(_, other, readonly)| *other == image && !(*readonly && disk.readonly));
+        if let Some(&(one, ..)) = same {
+            return Err(DevicesError::SameImage { one, other: number, path: disk.path.clone() });
+        }
+        images.push((number, image, disk.readonly));
+    }
     Ok(())
 }
 
 fn readable(path: &Path) -> io::Result<()> {
     // The type before the open: that of a FIFO would wait for a writer.
-    let kind = std::fs::metadata(path)?;
-    if !kind.is_file() {
+    if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     File::open(path).map(drop)
+}
+
+/// Whether a disk's image can be opened, and which one it is, whatever its path.
+fn image(disk: &Disk) -> io::Result<Image> {
+    let found = std::fs::metadata(&disk.path)?;
+    if !found.is_file() && !found.file_type().is_block_device() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a regular file nor a block device"));
+    }
+    OpenOptions::new().read(true).write(!disk.readonly).open(&disk.path)?;
+    Ok(Image::from(&found))
+}
+
+/// A file or block device by the kernel's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Image {
+    File { device: u64, inode: u64 },
+    Device(u64),
+}
+
+impl From<&Metadata> for Image {
+    fn from(found: &Metadata) -> Self {
+        match found.file_type().is_block_device() {
+            true => Self::Device(found.rdev()),
+            false => Self::File { device: found.dev(), inode: found.ino() },
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! The configuration file, the defaults and the checks, as tables of inputs and exact answers.
 
 use super::host::{check_images, check_memory, host_memory};
-use super::schema::{KEYS, names};
+use super::schema::{DEVICE_TABLES, KEYS, heading, names};
 use super::*;
 use std::fs;
 
 /// Reads `text` from a file called `vm.toml`; a message has that name without its directory.
-fn read(text: &str) -> Result<VmConfig, String> {
+pub(super) fn read(text: &str) -> Result<VmConfig, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vm.toml");
     fs::write(&path, text).unwrap();
@@ -50,6 +50,38 @@ placement = "8,0-3"
 
 [console]
 backend = "file=/var/log/vm.log"
+virtio = "file=/var/log/hvc1.log"
+
+[devices]
+threads = 2
+
+[[disk]]
+path = "/vm/root.img"
+
+[[disk]]
+path = "/dev/vdb"
+readonly = true
+direct = true
+id = "data-1"
+iommu = true
+
+[[net]]
+tap = "tap0"
+mac = "52:54:00:aB:00:01"
+iommu = true
+
+[vsock]
+cid = 3
+path = "/run/vm.vsock"
+iommu = true
+
+[rng]
+iommu = true
+
+[balloon]
+size = "512M"
+deflate_on_oom = false
+free_page_reporting = false
 "#;
 
 #[test]
@@ -76,6 +108,7 @@ fn every_key_is_read() {
             .unwrap(),
         placement: Placement::List(vec![8, 0, 1, 2, 3]),
         console: ConsoleChoice::File("/var/log/vm.log".into()),
+        devices: devices::tests::full(),
     };
     assert_eq!(config, wanted);
     for key in KEYS {
@@ -135,7 +168,8 @@ fn each_mistake_has_its_line() {
         (
             "kernel = 'x'",
             "vm.toml:1:1: unknown key \"kernel\" in the top level (did you mean kernel in [boot]?); \
-             keys: name, boot, cpu, memory, machine, cede, vcore, console",
+             keys: name, boot, cpu, memory, machine, cede, vcore, console, devices, disk, net, \
+             vsock, rng, balloon",
         ),
         (
             "[machine]\nname = 'x'",
@@ -145,14 +179,16 @@ fn each_mistake_has_its_line() {
         (
             "[memroy]\nsize = '1G'",
             "vm.toml:1:2: unknown key \"memroy\" in the top level (did you mean \"memory\"?); \
-             keys: name, boot, cpu, memory, machine, cede, vcore, console",
+             keys: name, boot, cpu, memory, machine, cede, vcore, console, devices, disk, net, \
+             vsock, rng, balloon",
         ),
         ("[[memory]]\nsize = '1G'", "vm.toml:1:1: memory is a table; write [memory] with keys: size"),
         ("memory = '1G'", "vm.toml:1:10: memory is a table; write [memory] with keys: size"),
         (
             "\"ä\\nb\" = 1",
             "vm.toml:1:1: unknown key \"ä\\nb\" in the top level; \
-             keys: name, boot, cpu, memory, machine, cede, vcore, console",
+             keys: name, boot, cpu, memory, machine, cede, vcore, console, devices, disk, net, \
+             vsock, rng, balloon",
         ),
         // The first mistake of the text is told, whatever the order of the names.
         ("[machine]\nmmu = 1\nirqchip = 1", "vm.toml:2:7: mmu has to be a string"),
@@ -380,8 +416,8 @@ fn the_documentation_has_every_key_and_no_other() {
     let mut table = None;
     let mut documented = Vec::new();
     for line in documentation.lines() {
-        if let Some(heading) = line.strip_prefix("### ") {
-            table = Some(heading.trim_matches('`').trim_matches(['[', ']']).replace("Top level", ""));
+        if let Some(title) = line.strip_prefix("### ") {
+            table = Some(title.trim_matches('`').replace("Top level", "[]"));
         } else if line.starts_with("## ") {
             table = None;
         }
@@ -389,9 +425,11 @@ fn the_documentation_has_every_key_and_no_other() {
             documented.push((table.clone(), row[..row.find('`').unwrap()].to_owned()));
         }
     }
-    let keys: Vec<_> = KEYS.iter().map(|key| (key.table.to_owned(), key.name.to_owned())).collect();
+    let keys: Vec<_> = KEYS.iter().map(|key| (heading(key.table), key.name.to_owned())).collect();
     assert_eq!(documented, keys);
-    assert_eq!(names(""), ["name", "boot", "cpu", "memory", "machine", "cede", "vcore", "console"]);
+    let mut tables = vec!["name", "boot", "cpu", "memory", "machine", "cede", "vcore", "console", "devices"];
+    tables.extend(DEVICE_TABLES.iter().map(|table| table.name));
+    assert_eq!(names(""), tables);
 }
 
 #[test]

@@ -184,6 +184,16 @@ pub enum ConsoleChoice {
     File(PathBuf),
 }
 
+impl ConsoleChoice {
+    /// The file, if it is one.
+    pub(super) fn path_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Stdio | Self::Pty => None,
+        }
+    }
+}
+
 impl FromStr for ConsoleChoice {
     type Err = String;
 

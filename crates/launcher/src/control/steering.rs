@@ -42,7 +42,7 @@ struct Words {
 pub struct Reloaded {
     /// The tunables that changed.
     pub changed: TunableChanges,
-    /// Other keys that differ from what runs, as `[cpu] count`.
+    /// Other keys that differ from what runs, as `[cpu] count`, and devices by their tables, as `[[disk]]`.
     pub later: Vec<String>,
 }
 
@@ -162,8 +162,7 @@ impl Steering {
             self.control.set(changed)?;
         }
         *words = Words { configured: config.tunables, set: TunableChanges::default() };
-        let later = schema::KEYS.iter().filter(|key| !key.is_live() && !key.is_same(&self.config, &config));
-        Ok(Reloaded { changed, later: later.map(ToString::to_string).collect() })
+        Ok(Reloaded { changed, later: schema::fixed_differences(&self.config, &config) })
     }
 
     /// What SIGHUP does: a reload, whose outcome is logged.

@@ -3,6 +3,7 @@
 use super::client::{Client, ClientError, list};
 use super::protocol::{self, Command, Info, Paused, Stat, Tuned};
 use super::*;
+use crate::config::schema;
 use crate::config::{ConfigError, Settings, VmConfig};
 use crate::report::chain;
 use std::io::{Read, Write};
@@ -401,12 +402,35 @@ fn a_changed_key_is_found() {
         ("[vcore] halt_poll_ns_shrink", "vcore.halt_poll_ns_shrink = 1"),
         ("[vcore] placement", "vcore.placement = 'cores'"),
         ("[console] backend", "console.backend = 'pty'"),
+        ("[console] virtio", "console.virtio = 'pty'"),
+        ("[devices] threads", "devices.threads = 2"),
     ] {
         let new = config(text).unwrap();
-        let differ = crate::config::schema::KEYS.iter().filter(|key| !key.is_same(&old, &new));
+        let differ = schema::KEYS.iter().filter(|key| !key.is_same(&old, &new));
         let differ: Vec<String> = differ.map(ToString::to_string).collect();
         let wanted = if key == "[cpu] threads" { vec!["[cpu] count", key] } else { vec![key] };
         assert_eq!(differ, wanted);
+    }
+}
+
+/// A device is named by its table: which key of it differs is nothing that a reload could act on.
+#[test]
+fn changed_devices_are_found() {
+    let disk = "[[disk]]\npath = '/a'\n";
+    let vsock = "[vsock]\ncid = 3\npath = '/v'\n";
+    for (table, old, new) in [
+        ("[[disk]]", "", disk.to_owned()),
+        ("[[disk]]", disk, disk.repeat(2)),
+        ("[[disk]]", disk, format!("{disk}readonly = true")),
+        ("[[net]]", "", "[[net]]\ntap = 'tap0'".into()),
+        ("[vsock]", vsock, String::new()),
+        ("[vsock]", vsock, format!("{vsock}iommu = true")),
+        ("[rng]", "", "[rng]".into()),
+        ("[rng]", "[rng]", "[rng]\niommu = true".into()),
+        ("[balloon]", "[balloon]", "[balloon]\nsize = '64M'".into()),
+    ] {
+        let differ = schema::fixed_differences(&config(old).unwrap(), &config(&new).unwrap());
+        assert_eq!(differ, [table], "{old:?} and {new:?}");
     }
 }
 

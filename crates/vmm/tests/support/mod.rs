@@ -38,7 +38,7 @@ pub enum Step {
     Say(&'static str),
     /// This many exits that nobody has to do anything about.
     Work(usize),
-    /// A load where nothing is.
+    /// A load outside memory.
     Load,
     /// Nothing until this vCPU is parked.
     WhenParked(usize),
@@ -87,6 +87,10 @@ pub struct Log {
     /// How many threads are in `run`.
     pub inside: AtomicUsize,
     pub buttons: Counter,
+    /// How often the devices were stopped.
+    pub quiesced: AtomicUsize,
+    /// Whether a boot has filled RAM since.
+    pub filled: AtomicBool,
     pub loaded: Mutex<Vec<[u8; 8]>>,
     pub wrong: Mutex<Vec<String>>,
 }
@@ -116,6 +120,7 @@ impl Log {
     pub fn assert_quiet(&self) {
         assert_eq!(*self.wrong.lock().unwrap(), [""; 0]);
         assert_eq!(self.inside.load(SeqCst), 0, "threads in the hypervisor");
+        assert_eq!(self.quiesced.load(SeqCst), self.boots.load(SeqCst), "devices stop once after each boot");
         for (index, (entered, left)) in self.entered.iter().zip(&self.left).enumerate() {
             assert_eq!(entered.load(SeqCst), left.load(SeqCst), "vCPU {index} entered and left");
         }
@@ -276,7 +281,7 @@ impl GuestVcpu {
                 }
                 Step::Load => {
                     self.current = Step::Load;
-                    self.expected = Reply::Mmio([0xff; 8]);
+                    self.expected = LOADED;
                     return Ok(Exit::MmioRead { addr: 0x1000, len: 4 });
                 }
                 Step::Refuse => return Err(refused("KVM_RUN")),
@@ -305,6 +310,9 @@ impl Vcpu for GuestVcpu {
 }
 
 const RAM: usize = 1 << 20;
+
+/// What every load reads.
+const LOADED: Reply = Reply::Mmio([0x5a; 8]);
 
 impl Arch for Guest {
     type Vcpu = GuestVcpu;
@@ -363,6 +371,7 @@ impl Arch for Guest {
         memory.read_slice(&mut bytes, GuestAddress(0)).unwrap();
         log.check(bytes.iter().all(|&b| b == 0), || format!("RAM is not zero at reset {boot}"));
         memory.write_slice(&vec![0x5a; RAM], GuestAddress(0)).unwrap();
+        log.filled.store(true, SeqCst);
 
         let mut programs = self.programs.lock().unwrap();
         let program = if programs.len() > 1 { programs.pop_front() } else { programs.front().cloned() };
@@ -396,8 +405,10 @@ impl Arch for Guest {
 
     fn handle(&self, index: usize, vcpu: &mut GuestVcpu, exit: Exit) -> Result<Action<Program>, Fatal> {
         let current = std::mem::replace(&mut vcpu.current, Step::Idle);
-        if exit == Exit::Ceded {
-            return Ok(self.ceded(index, vcpu, current));
+        match exit {
+            Exit::Ceded => return Ok(self.ceded(index, vcpu, current)),
+            Exit::MmioRead { .. } => return Ok(Action::Resume(LOADED)),
+            _ => {}
         }
         self.log.check(matches!(exit, Exit::Hcall { .. }), || format!("{exit:?} is not the architecture's"));
         vcpu.exits += 1;
@@ -424,6 +435,17 @@ impl Arch for Guest {
             Step::Fail => return Err(Fatal::Guest { vcpu: index, what: "as asked".into() }),
             _ => Action::Resume(reply),
         })
+    }
+
+    fn quiesce(&self) {
+        let (log, memory) = (&self.log, self.memory.as_ref().expect("attach comes first"));
+        log.check(log.inside.load(SeqCst) == 0, || "devices stop with a vCPU in the guest".into());
+        let running = self.running.iter().any(|running| running.load(SeqCst));
+        log.check(!running, || "devices stop with a vCPU not parked".into());
+        let byte: u8 = memory.read_obj(GuestAddress(RAM as u64 - 1)).unwrap();
+        let filled = log.filled.swap(false, SeqCst);
+        log.check(!filled || byte == 0x5a, || "RAM was discarded before the devices stopped".into());
+        log.quiesced.fetch_add(1, SeqCst);
     }
 
     fn power_button(&self) -> Result<(), HvError> {

@@ -4,6 +4,7 @@ mod agent;
 mod boot;
 mod foreign;
 mod idle;
+mod irq;
 mod probe;
 pub(crate) mod qemu;
 mod report;
@@ -30,6 +31,10 @@ pub enum Bench {
     /// The same guest under each plane of cede and under QEMU, in one boot of the host, in turn. The report is
     /// target/bench/idle.json too.
     Idle(idle::Options),
+    /// From a device's raise to the vCPU that handles it: straight there, and with a thread in between, on this machine
+    ///
+    /// The report is target/bench/irq.json too.
+    Irq(irq::Options),
     /// The scheduler of virtual cores, on this machine
     Vcore {
         /// What `cargo bench` takes behind `--`
@@ -43,6 +48,7 @@ pub fn main(bench: Bench) -> Result<ExitCode> {
     match bench {
         Bench::Boot(options) => boot::run(&options),
         Bench::Idle(options) => idle::run(&options),
+        Bench::Irq(options) => irq::run(&options),
         Bench::Vcore { arguments } => vcore(&arguments),
     }
 }

@@ -1,7 +1,7 @@
 //! The H_INT_* calls: arguments in PAPR's order, and what reaches the hypervisor.
 
 use super::*;
-use crate::fake::{Asked, ESB_VALUE, Guest};
+use crate::fake::{Asked, ESB_VALUE, Guest, LSI};
 use crate::hcall::Effect;
 use crate::papr::nr::*;
 
@@ -59,6 +59,17 @@ fn a_source_has_its_two_pages() {
     refused(&guest, H_INT_GET_SOURCE_CONFIG, unknown);
     refused(&guest, H_INT_ESB, unknown);
     refused(&guest, H_INT_SYNC, unknown);
+}
+
+#[test]
+fn a_level_source_is_reached_by_hcall_only() {
+    let guest = Guest::new();
+    let answer = guest.hcall(H_INT_GET_SOURCE_INFO, &[0, u64::from(LSI)]);
+    assert_eq!(answer.ret, H_SUCCESS);
+    assert_eq!(answer.args[..4], [8 | 4, u64::MAX, u64::MAX, 16]);
+    let end = guest.hcall(H_INT_ESB, &[0, u64::from(LSI), 0, 0]);
+    assert_eq!((end.ret, end.args[0]), (H_SUCCESS, ESB_VALUE));
+    assert_eq!(guest.fake.asked(), [Asked::Esb { lisn: LSI, offset: 0, store: None }]);
 }
 
 #[test]

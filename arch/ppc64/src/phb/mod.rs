@@ -1,0 +1,181 @@
+//! The PCI host bridge: what of it the machine answers for, in front of the bus and its functions.
+//!
+//! ```text
+//!  vCPU: load, store ──window──▶ bus ──▶ function ──message──▶ router ──▶ interrupt source (MSI)
+//!        RTAS ──config──▶ bus               │ └────pin──────────────────▶ interrupt source (LSI)
+//!             ──change-msi──▶ function      ▼
+//!        H_PUT_TCE ──▶ table of entries ◀── guest memory by bus addresses
+//! ```
+//!
+//! What must hold: a guest reaches a function by its configuration space and its base address registers alone, and
+//! interrupts by messages only those sources that are the bridge's own.
+
+mod messages;
+pub mod tce;
+pub mod window;
+
+pub use messages::{Granted, MessageSources, Router};
+
+use crate::layout::{IRQ_PCI_LSI, PCI_BUID};
+use crate::tree::PciFunction;
+use arch_api::ppc64::{Bind, Partition, Trigger};
+use devices::pci::{Bus, DoorbellPort};
+use irq::{Levels, Line, Sink};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use tce::TceTable;
+use vmm_sys_util::eventfd::EventFd;
+
+/// The host bridge, its bus and its DMA window.
+pub struct Phb {
+    bus: Bus,
+    messages: MessageSources,
+    /// What the pins go through, once the bridge is connected.
+    pins: OnceLock<Levels>,
+    tces: Arc<TceTable>,
+}
+
+impl Phb {
+    /// A bridge in front of `bus`, none where that is empty; `tces` is what its functions go through.
+    #[must_use]
+    pub fn new(bus: Bus, tces: Arc<TceTable>) -> Option<Self> {
+        bus.functions().next()?;
+        let messages = MessageSources::new(&bus);
+        Some(Self { bus, messages, pins: OnceLock::new(), tces })
+    }
+
+    /// Its interrupt sources, ascending.
+    pub fn sources(&self) -> impl Iterator<Item = (u32, Trigger)> {
+        let pins = self.bus.functions().map(|(devfn, _)| (lsi(devfn >> 3), Trigger::Level));
+        pins.chain(self.messages.all().map(|source| (source, Trigger::Edge)))
+    }
+
+    /// Its functions, as the tree shows them.
+    #[must_use]
+    pub fn functions(&self) -> Vec<PciFunction> {
+        let describe = |(devfn, function): (u8, &Arc<dyn devices::pci::Function>)| PciFunction {
+            devfn,
+            identity: function.identity(),
+            bars: function.bars().to_vec(),
+            messages: self.messages.of(devfn).map_or(0, |sources| sources.len() as u16),
+            lsi: lsi(devfn >> 3),
+        };
+        self.bus.functions().map(describe).collect()
+    }
+
+    /// Connects the functions with the machine: their interrupts with `sink`, their doorbells with `partition`. Called once.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn connect(&self, sink: &Arc<dyn Sink>, partition: &Arc<dyn Partition>) -> io::Result<()> {
+        let router = Router::new(Arc::clone(sink), self.messages.all());
+        let lines = self.bus.functions().map(|(devfn, _)| Line::new(Arc::clone(sink), lsi(devfn >> 3)));
+        let pins = Levels::start(lines)?;
+        let intx = |slot| pins.input(lsi(slot));
+        self.bus.connect(&(Arc::new(router) as _), intx, Arc::new(Doorbells(Arc::clone(partition))));
+        // Called once.
+        let _ = self.pins.set(pins);
+        Ok(())
+    }
+
+    /// The bus that `buid` names.
+    #[must_use]
+    pub fn bus(&self, buid: u64) -> Option<&Bus> {
+        (buid == PCI_BUID).then_some(&self.bus)
+    }
+
+    /// The interrupt sources of messages.
+    #[must_use]
+    pub fn messages(&self) -> &MessageSources {
+        &self.messages
+    }
+
+    /// The DMA window's table.
+    #[must_use]
+    pub fn tces(&self) -> &TceTable {
+        &self.tces
+    }
+
+    /// The functions' power-on state: when it returns none of them touches guest memory any more.
+    pub fn quiesce(&self) {
+        self.bus.reset();
+    }
+
+    /// The bridge's own power-on state. The functions are in theirs.
+    pub fn reset(&self) {
+        self.messages.reset();
+        self.tces.reset();
+    }
+}
+
+/// The interrupt source of a slot's pin.
+fn lsi(slot: u8) -> u32 {
+    IRQ_PCI_LSI + u32::from(slot)
+}
+
+/// Loads and stores that no memory slot backs.
+#[derive(Debug, Default)]
+pub struct Mmio {
+    /// How many nobody answered.
+    unclaimed: AtomicU64,
+}
+
+impl Mmio {
+    /// What a load of `data.len()` bytes reads, in memory order: ones where nobody answers, as from an empty bus.
+    pub fn read(&self, phb: Option<&Phb>, address: u64, data: &mut [u8]) {
+        let answered = phb
+            .and_then(|phb| Some((phb, window::to_bus(address, data.len())?)))
+            .is_some_and(|(phb, address)| phb.bus.read(address, data));
+        if !answered {
+            data.fill(0xff);
+            self.count(address, data.len(), "load");
+        }
+    }
+
+    /// A store. Nothing happens where nobody answers.
+    pub fn write(&self, phb: Option<&Phb>, address: u64, data: &[u8]) {
+        let answered = phb
+            .and_then(|phb| Some((phb, window::to_bus(address, data.len())?)))
+            .is_some_and(|(phb, address)| phb.bus.write(address, data));
+        if !answered {
+            self.count(address, data.len(), "store");
+        }
+    }
+
+    fn count(&self, address: u64, length: usize, what: &str) {
+        if self.unclaimed.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                address = format_args!("{address:#x}"),
+                length,
+                "a {what} where nothing is; it reads as ones or is dropped, and later ones are only counted"
+            );
+        }
+    }
+
+    /// How many loads and stores nobody answered.
+    #[must_use]
+    pub fn unclaimed(&self) -> u64 {
+        self.unclaimed.load(Ordering::Relaxed)
+    }
+}
+
+/// Doorbells as the hypervisor takes them: by guest physical address, and any width, which is the cheapest for it.
+struct Doorbells(Arc<dyn Partition>);
+
+impl Doorbells {
+    fn bind(&self, address: u64, event: &EventFd, bind: Bind) -> io::Result<()> {
+        let address = window::to_cpu(address).ok_or(io::ErrorKind::NotFound)?;
+        self.0.ioeventfd(address, 0, event, bind).map_err(|error| error.source)
+    }
+}
+
+impl DoorbellPort for Doorbells {
+    fn add(&self, address: u64, event: &EventFd) -> io::Result<()> {
+        self.bind(address, event, Bind::Add)
+    }
+
+    fn remove(&self, address: u64, event: &EventFd) -> io::Result<()> {
+        self.bind(address, event, Bind::Remove)
+    }
+}
