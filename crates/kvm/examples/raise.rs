@@ -21,7 +21,7 @@ use kvm::Kvm;
 use kvm::ppc64::{Signals, Vcpu, Vm, VmFd, probe};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, FromRawFd};
+use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -287,7 +287,7 @@ fn batch(way: Way, rests: u64, turns: u32) -> Vec<(String, &'static str, f64)> {
             })
         });
         if let Way::Irqfd = way {
-            vm.irqfd(SOURCE, event.as_fd(), Bind::Add).expect("an irqfd");
+            vm.irqfd(SOURCE, &event, Bind::Add).expect("an irqfd");
         }
         let raise = || match (way, &worker) {
             (Way::Worker, Some(worker)) => {
@@ -338,19 +338,19 @@ fn check_bindings() {
     bench.turn(&by_line);
     assert_eq!(stores(), 1, "a store is an exit");
 
-    vm.irqfd(SOURCE, interrupt.as_fd(), Bind::Add).expect("an irqfd");
-    assert!(vm.irqfd(SOURCE, interrupt.as_fd(), Bind::Add).is_err(), "bound already");
+    vm.irqfd(SOURCE, &interrupt, Bind::Add).expect("an irqfd");
+    assert!(vm.irqfd(SOURCE, &interrupt, Bind::Add).is_err(), "bound already");
     for length in [0, 1] {
-        vm.ioeventfd(DOORBELL, length, doorbell.as_fd(), Bind::Add).expect("an ioeventfd");
+        vm.ioeventfd(DOORBELL, length, &doorbell, Bind::Add).expect("an ioeventfd");
         let before = stores();
         bench.turn(&|| signal(&interrupt));
         assert_eq!((stores(), take(&doorbell)), (before, 1), "length {length}: it signals, and is no exit");
-        assert!(vm.ioeventfd(DOORBELL, 4, doorbell.as_fd(), Bind::Remove).is_err(), "another length");
-        vm.ioeventfd(DOORBELL, length, doorbell.as_fd(), Bind::Remove).expect("it was there");
+        assert!(vm.ioeventfd(DOORBELL, 4, &doorbell, Bind::Remove).is_err(), "another length");
+        vm.ioeventfd(DOORBELL, length, &doorbell, Bind::Remove).expect("it was there");
         bench.turn(&|| signal(&interrupt));
         assert_eq!((stores(), take(&doorbell)), (before + 1, 0), "length {length}: an exit again");
     }
-    vm.irqfd(SOURCE, interrupt.as_fd(), Bind::Remove).expect("it was there");
+    vm.irqfd(SOURCE, &interrupt, Bind::Remove).expect("it was there");
     let handled = bench.handled.load(Ordering::Acquire);
     signal(&interrupt);
     thread::sleep(Duration::from_millis(100));
