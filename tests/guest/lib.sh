@@ -9,3 +9,27 @@ runs_on() {
 cpus() {
     ls -d /sys/devices/system/cpu/cpu[0-9]* | sed 's/.*cpu//' | sort -n
 }
+
+# nic: the name of the first virtio network interface.
+nic() {
+    for nic in /sys/bus/virtio/drivers/virtio_net/virtio*/net/*; do
+        echo "${nic##*/}"
+        return
+    done
+}
+
+# address ADDRESS: gives it to the interface, and waits until the interface says that it has a link.
+address() {
+    ip link set "$(nic)" up
+    ip addr add "$1/24" dev "$(nic)"
+    until [ "$(cat "/sys/class/net/$(nic)/carrier" 2>/dev/null)" = 1 ]; do sleep 1; done
+}
+
+# answers ADDRESS: whether it answers a ping within a minute.
+answers() {
+    tries=0
+    until ping -c 1 -W 1 "$1" >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ $tries -lt 60 ] || return 1
+    done
+}

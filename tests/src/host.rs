@@ -9,19 +9,26 @@
 //!  Idle ────────────► Idle   Idle ────────► Guest runs ──────► Idle
 //!                                            │  sh, type_in, expect
 //! ```
-//! The guest's console input is a FIFO that the shell holds open, so the shell stays free while the guest runs.
+//! The guest's console input is a FIFO that the shell holds open, so the shell stays free while the guest runs. Beside the
+//! guest there may be a peer, which nobody types to. Its lines go to the shell's stream with a mark before each.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use xtask::lab::{Event, Host, Run, RunError, Session, Stream};
+use xtask::lab::{Event, Host, Run, RunError, Session, Stream, root};
 
 /// Files that every host gets, as (source, name below /lab).
 pub type Files = Vec<(PathBuf, String)>;
 
 /// What the shell does first. The guest's initrd is the lab's with the scripts behind it: the kernel unpacks both.
 const PRELUDE: &str = "exec 3>&1 1>&2; cat /lab/initrd /lab/scripts.cpio >/tmp/initrd";
+
+/// Begins each line of the peer.
+const PEER: &str = "@peer ";
+
+/// The disks that every host has, as copies of the lab's root disk: `/dev/lab/NAME`.
+const DISKS: [&str; 2] = ["a", "b"];
 
 /// How a command or a guest ended.
 #[derive(Debug)]
@@ -37,6 +44,8 @@ pub struct LabHost {
     session: Session,
     guest: Output,
     shell: Output,
+    /// Where the peer begins in the shell's stream.
+    peer: usize,
     commands: u32,
 }
 
@@ -45,8 +54,11 @@ impl LabHost {
     pub fn boot(host: Host, files: &[(PathBuf, String)], limit: Duration) -> Result<Self> {
         let run = Run::new(host).time_limit(limit).command(["sh"]);
         let run = files.iter().fold(run, |run, (source, name)| run.file(Path::new(source), name));
+        let disk = root::disk()?;
+        let run = DISKS.iter().fold(run, |run, name| run.block(&disk, name));
         let session = run.start()?;
-        let mut host = LabHost { session, guest: Output::default(), shell: Output::default(), commands: 0 };
+        let (guest, shell) = (Output::default(), Output::default());
+        let mut host = LabHost { session, guest, shell, peer: 0, commands: 0 };
         let ended = host.sh(PRELUDE)?;
         ensure!(ended.code == 0, "the host's shell cannot prepare the initrd: {}", ended.text);
         Ok(host)
@@ -69,6 +81,7 @@ impl LabHost {
         let found = self.wait_for(Stream::Err, &format!("\n{marker} "), from)?;
         let end = self.wait_for(Stream::Err, "\n", found.end)?;
         let text = normal(&self.shell.bytes[from..found.start]);
+        let text: String = text.split_inclusive('\n').filter(|line| !line.starts_with(PEER)).collect();
         let code = normal(&self.shell.bytes[found.end..end.start]);
         let code = code.trim().parse().with_context(|| format!("no exit code: {code:?}"))?;
         Ok(Ended { code, text })
@@ -114,6 +127,34 @@ impl LabHost {
         let found = self.wait_for(Stream::Out, &format!("\n{marker}\n"), from)?;
         self.guest.seen = found.end;
         Ok(Ended { code: ended.code, text: normal(&self.guest.bytes[from..found.start]) })
+    }
+
+    /// Starts a second `cede run`, which runs to its end by itself.
+    pub fn start_peer(&mut self, arguments: &str) -> Result<()> {
+        self.peer = self.shell.bytes.len();
+        self.ok(&format!(
+            "{{ cede run {arguments} </dev/null 2>&1 3>&- 4>&-; echo; echo \"end $?\"; }} | \
+             while IFS= read -r line; do echo '{PEER}'\"$line\"; done >&2 &"
+        ))?;
+        Ok(())
+    }
+
+    /// Waits until the peer has printed a line that begins so.
+    pub fn expect_peer(&mut self, line: &str) -> Result<()> {
+        let line = format!("{PEER}{line}");
+        self.wait_for(Stream::Err, &line, self.peer).with_context(|| format!("waiting for {line:?}"))?;
+        Ok(())
+    }
+
+    /// Waits for the end of the peer; gives all that it printed.
+    pub fn wait_peer(&mut self) -> Result<Ended> {
+        let found = self.wait_for(Stream::Err, &format!("\n{PEER}end "), self.peer)?;
+        let end = self.wait_for(Stream::Err, "\n", found.end)?;
+        let code = normal(&self.shell.bytes[found.end..end.start]);
+        let code = code.trim().parse().with_context(|| format!("no exit code: {code:?}"))?;
+        let text = normal(&self.shell.bytes[self.peer..found.start]);
+        let lines = text.lines().filter_map(|line| line.strip_prefix(PEER));
+        Ok(Ended { code, text: lines.map(|line| format!("{line}\n")).collect() })
     }
 
     /// Runs a guest to its end, with nothing typed.

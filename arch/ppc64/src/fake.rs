@@ -8,6 +8,7 @@ pub mod function;
 use crate::cpus::{CpuState, Cpus};
 use crate::hcall::{Call, Effect, dispatch};
 use crate::layout::{IRQ_EPOW, IRQ_VIO};
+use crate::machine::Sources;
 use crate::own::Own;
 use crate::papr::nr;
 use crate::phb::Phb;
@@ -20,6 +21,7 @@ use arch_api::ppc64::{
 use arch_api::{Exit, HvError, Reply, Scheduler};
 use devices::console::Console;
 use function::FakeFunction;
+use irq::Sink;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -382,6 +384,13 @@ impl Guest {
     }
 
     pub fn with_console(console: Console) -> Self {
+        let guest = Self::unconnected(console);
+        guest.connect(Arc::new(Sources(Arc::clone(&guest.platform.partition))));
+        guest
+    }
+
+    /// Its interrupts lead nowhere yet.
+    fn unconnected(console: Console) -> Self {
         let ranges: Vec<_> = RAM.iter().map(|&(start, size)| (GuestAddress(start), size)).collect();
         let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
         let fake = Arc::new(Fake::new(true, SERVERS, LISNS));
@@ -411,18 +420,27 @@ impl Guest {
         Self { platform, fake, scheduler: Arc::default(), functions, pins: Vec::new() }
     }
 
+    fn connect(&self, sink: Arc<dyn Sink>) {
+        if let Some(phb) = &self.platform.phb {
+            phb.connect(&sink, &self.platform.partition).unwrap();
+        }
+    }
+
     /// The same on the VMM's plane: no XIVE, and a XICS of ours, all of whose sources are masked and whose servers accept
     /// nothing.
     pub fn on_vmm_plane() -> Self {
-        let mut guest = Self::new();
+        let mut guest = Self::unconnected(Console::file(Path::new("/dev/null")).unwrap());
         let scheduler = Arc::clone(&guest.scheduler);
         let sources = [IRQ_EPOW, IRQ_VIO].map(|number| (number, Trigger::Edge));
-        let own = Own::new(SERVERS.len(), 1, &sources, scheduler);
+        let behind_phb = guest.platform.phb.iter().flat_map(Phb::sources);
+        let sources: Vec<_> = sources.into_iter().chain(behind_phb).collect();
+        let own = Arc::new(Own::new(SERVERS.len(), 1, &sources, scheduler));
+        guest.connect(Arc::clone(&own) as _);
         guest.pins = SERVERS.iter().map(|_| Arc::default()).collect();
         for (index, pin) in guest.pins.iter().enumerate() {
             own.connect(index, Arc::clone(pin) as _);
         }
-        (guest.platform.own, guest.platform.xive) = (Some(Arc::new(own)), None);
+        (guest.platform.own, guest.platform.xive) = (Some(own), None);
         guest
     }
 

@@ -2,16 +2,21 @@
 //! is what the state of the vCPUs allows. [`Fake`](crate::fake::Fake) asserts the rest.
 
 use crate::cpus::CpuState;
-use crate::fake::{Guest, LISNS, RAM, SERVERS, Told};
+use crate::fake::function::VECTORS;
+use crate::fake::{Guest, LISNS, RAM, SERVERS, Told, token};
 use crate::hcall::{Effect, TABLE};
-use crate::layout::{IRQ_EPOW, IRQ_VIO, VIO_REG};
-use crate::papr::nr::{H_CPPR, H_EOI, H_IPI, H_IPOLL, H_RTAS, H_XIRR};
+use crate::layout::{
+    IRQ_EPOW, IRQ_MSI, IRQ_VIO, PCI_BUID, PCI_LIOBN, PCI_MEM32, PCI_MEM64, PCI_MEM64_SIZE, PCI_MSI, VIO_REG,
+};
+use crate::papr::nr::*;
 use crate::papr::ret::*;
+use crate::phb::tce::Tce;
 use crate::rtas;
 use crate::xics::IPI;
+use irq::Message;
 use proptest::prelude::*;
 use proptest::sample::select;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 const CODES: &[i64] = &[
     H_SUCCESS,
@@ -33,6 +38,9 @@ const STATUSES: &[i32] = &[
     rtas::status::PARAMETER_ERROR,
 ];
 
+/// Functions behind the host bridge.
+const FUNCTIONS: usize = VECTORS.len();
+
 #[derive(Debug, Clone)]
 enum Step {
     Hcall {
@@ -45,6 +53,16 @@ enum Step {
         caller: usize,
         at: u64,
         words: Vec<u32>,
+    },
+    /// A load, or a store of these bytes.
+    Mmio {
+        address: u64,
+        length: usize,
+        stored: Option<[u8; 8]>,
+    },
+    /// A function's first message, if it has any.
+    Message {
+        slot: usize,
     },
     PowerButton,
     Refuse(bool),
@@ -87,6 +105,52 @@ fn hcall() -> impl Strategy<Value = Step> {
     })
 }
 
+/// A call of the PCI host bridge with arguments that it takes.
+fn pci_call() -> impl Strategy<Value = Step> {
+    let function = || prop_oneof![4 => 0u32..3, 1 => 0u32..32].prop_map(|slot| slot << 11);
+    let offset = || prop_oneof![2 => select(&[0u32, 4, 0x10, 0x14][..]), 1 => 0u32..0x100];
+    let size = || prop_oneof![4 => select(&[1u32, 2, 4][..]), 1 => 0u32..9];
+    let value = || prop_oneof![2 => Just(0x9000_0000u32), 2 => 0u32..8, 1 => any::<u32>()];
+    let [high, low] = [(PCI_BUID >> 32) as u32, PCI_BUID as u32];
+    let call = prop_oneof![
+        (function(), offset(), size()).prop_map(move |(function, offset, size)| {
+            vec![token("ibm,read-pci-config"), 4, 2, function | offset, high, low, size]
+        }),
+        (function(), offset(), size(), value()).prop_map(move |(function, offset, size, value)| {
+            vec![token("ibm,write-pci-config"), 5, 1, function | offset, high, low, size, value]
+        }),
+        (function(), 0u32..7, value()).prop_map(move |(function, asked, number)| {
+            vec![token("ibm,change-msi"), 6, 4, function, high, low, asked, number, 1]
+        }),
+        (function(), 0u32..4).prop_map(move |(function, index)| {
+            vec![token("ibm,query-interrupt-source-number"), 4, 3, function, high, low, index]
+        }),
+    ];
+    (0..SERVERS.len(), call).prop_map(|(caller, words)| Step::Rtas { caller, at: 0x8000, words })
+}
+
+/// A call about the DMA window.
+fn tce_call() -> impl Strategy<Value = Step> {
+    let liobn = prop_oneof![8 => Just(u64::from(PCI_LIOBN)), 1 => argument()];
+    let nr = select(&[H_PUT_TCE, H_GET_TCE, H_PUT_TCE_INDIRECT, H_STUFF_TCE][..]);
+    let ioba = prop_oneof![4 => (0..0x2_0000u64).prop_map(|page| page << 12), 1 => argument()];
+    let entry =
+        prop_oneof![4 => (0u64..0x200, 0u64..4).prop_map(|(page, bits)| page << 12 | bits), 1 => argument()];
+    let count = prop_oneof![4 => 0u64..20, 1 => 500u64..600, 1 => argument()];
+    (0..SERVERS.len(), nr, liobn, ioba, entry, count).prop_map(|(caller, nr, liobn, ioba, entry, count)| {
+        Step::Hcall { caller, nr, args: [liobn, ioba, entry, count, 0, 0, 0, 0, 0] }
+    })
+}
+
+/// A load or a store outside memory.
+fn mmio() -> impl Strategy<Value = Step> {
+    let edges = [PCI_MEM32, PCI_MEM32 + 0x1000_0000, PCI_MEM64, PCI_MEM64 + PCI_MEM64_SIZE, u64::MAX];
+    let near = (select(edges.to_vec()), -16i64..0x5000).prop_map(|(edge, by)| edge.wrapping_add_signed(by));
+    let address = prop_oneof![8 => near, 1 => any::<u64>()];
+    (address, select(&[1usize, 2, 4, 8][..]), any::<Option<[u8; 8]>>())
+        .prop_map(|(address, length, stored)| Step::Mmio { address, length, stored })
+}
+
 /// A call of the interrupt controller with arguments that it takes, or hardly any would do anything.
 fn xics_call() -> impl Strategy<Value = Step> {
     let server = || select(SERVERS).prop_map(u64::from);
@@ -124,9 +188,13 @@ fn rtas_call() -> impl Strategy<Value = Step> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        10 => hcall(),
-        10 => rtas_call(),
-        5 => xics_call(),
+        10 => hcall().boxed(),
+        10 => rtas_call().boxed(),
+        5 => xics_call().boxed(),
+        5 => pci_call().boxed(),
+        5 => tce_call().boxed(),
+        3 => mmio().boxed(),
+        1 => (0..FUNCTIONS).prop_map(|slot| Step::Message { slot }),
         1 => Just(Step::PowerButton),
         1 => any::<bool>().prop_map(Step::Refuse),
         2 => (0..SERVERS.len()).prop_map(Step::Left),
@@ -142,7 +210,7 @@ impl Model {
     fn new(guest: Guest) -> Self {
         let states = [CpuState::Running, CpuState::Stopped, CpuState::Stopped, CpuState::Stopped];
         if let Some(own) = &guest.platform.own {
-            for (source, server) in [(IRQ_EPOW, 0), (IRQ_VIO, 1)] {
+            for (source, server) in [(IRQ_EPOW, 0), (IRQ_VIO, 1), (IRQ_MSI, 2), (IRQ_MSI + 3, 3)] {
                 own.xics.set_xive(source, server, 5, |_| {}).unwrap();
                 own.xics.cppr(server, 0xff, |_| {});
             }
@@ -158,6 +226,15 @@ impl Model {
                 // Refused where the hypervisor refuses.
                 let _ = guest.platform.set_irq(IRQ_EPOW, true);
             }
+            Step::Mmio { address, length, stored } => {
+                let (mmio, phb) = (&guest.platform.mmio, guest.platform.phb.as_ref());
+                match stored {
+                    Some(data) => mmio.write(phb, *address, &data[..*length]),
+                    None => mmio.read(phb, *address, &mut [0; 8][..*length]),
+                }
+            }
+            Step::Message { slot } if VECTORS[*slot] > 0 => guest.functions[*slot].raise(0),
+            Step::Message { .. } => {}
             Step::Refuse(refuse) => guest.fake.refuse(*refuse),
             Step::Left(index) => {
                 if self.states[*index] == CpuState::Stopping {
@@ -178,6 +255,21 @@ impl Model {
         let seen: Vec<_> = (0..4).map(|index| self.guest.platform.cpus.state(index)).collect();
         assert_eq!(seen, self.states, "after {step:x?}");
         self.check_interrupts(step);
+    }
+
+    /// Every message leads to a source of its own function, and every page of the DMA window to RAM.
+    fn check_bridge(&self) {
+        let phb = self.guest.platform.phb.as_ref().unwrap();
+        for (slot, function) in (0..).zip(&self.guest.functions) {
+            let sources = phb.messages().of(slot << 3).unwrap();
+            for message in function.messages().0.into_iter().filter(|message| *message != Message::default())
+            {
+                assert!(message.address == PCI_MSI && sources.contains(&message.data), "{message:x?}");
+            }
+        }
+        for tce in phb.tces().stored().map(Tce).filter(|tce| tce.permissions().is_some()) {
+            assert!(self.guest.platform.memory.check_range(GuestAddress(tce.page()), 0x1000), "{:#x}", tce.0);
+        }
     }
 
     /// Whoever is told has an interrupt, and every pin comes to say what the controller says.
@@ -244,6 +336,7 @@ proptest! {
         for guest in [Guest::new(), Guest::on_vmm_plane()] {
             let mut model = Model::new(guest);
             steps.iter().for_each(|step| model.play(step));
+            model.check_bridge();
         }
     }
 }

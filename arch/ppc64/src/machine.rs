@@ -152,7 +152,7 @@ fn sources(plan: &Plan, phb: Option<&Phb>) -> Vec<(u32, Trigger)> {
 }
 
 /// Interrupt sources of KVM's controller, for devices.
-struct Sources(Arc<dyn Partition>);
+pub(crate) struct Sources(pub Arc<dyn Partition>);
 
 impl Sink for Sources {
     fn set(&self, gsi: u32, level: bool) -> io::Result<()> {

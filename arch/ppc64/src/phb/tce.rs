@@ -94,6 +94,13 @@ impl TceTable {
         entries[index % CHUNK].store(tce, Ordering::Release);
     }
 
+    /// Every entry that is not 0.
+    #[cfg(test)]
+    pub fn stored(&self) -> impl Iterator<Item = u64> {
+        let entries = self.chunks.iter().filter_map(OnceLock::get).flatten();
+        entries.map(|entry| entry.load(Ordering::Acquire)).filter(|tce| *tce != 0)
+    }
+
     /// Maps nothing any more. No vCPU runs, and no device is at work.
     pub fn reset(&self) {
         for entry in self.chunks.iter().filter_map(OnceLock::get).flatten() {

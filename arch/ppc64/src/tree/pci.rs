@@ -124,3 +124,6 @@ fn registers(function: &PciFunction) -> Vec<u32> {
     }
     cells
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,11 +87,11 @@ fn all() -> Vec<TreeSpec<'static>> {
     specs
 }
 
-fn power9() -> TreeSpec<'static> {
+pub(super) fn power9() -> TreeSpec<'static> {
     spec(Generation::Power9, RADIX, XIVE)
 }
 
-fn cells(tree: &Tree, path: &str, property: &str) -> Vec<u32> {
+pub(super) fn cells(tree: &Tree, path: &str, property: &str) -> Vec<u32> {
     let value = tree.node(path).unwrap_or_else(|| panic!("no {path}")).get(property);
     value.unwrap_or_else(|| panic!("no {property} in {path}")).to_cells().unwrap()
 }

@@ -8,9 +8,10 @@ use super::{InterruptController, Mmu, TreeSpec};
 /// Byte 0 counts the bytes after it, less one.
 const LENGTH: usize = 27;
 
-/// Byte 2: logical partitioning, and splpar (virtual processor areas, H_CONFER).
+/// Byte 2: logical partitioning, splpar (virtual processor areas, H_CONFER), and messages of PCI functions.
 const PARTITION: (usize, u8) = (2, 0x80);
 const SHARED_PROCESSORS: (usize, u8) = (2, 0x40);
+const MESSAGES: (usize, u8) = (2, 0x01);
 /// Byte 23: the guest drives XIVE itself. Clear means XICS.
 const XIVE_EXPLOITATION: (usize, u8) = (23, 0x40);
 /// Byte 24: translation is by radix trees. Clear means hash.
@@ -22,6 +23,7 @@ pub(super) fn bytes(spec: &TreeSpec) -> [u8; LENGTH] {
     let facts = [
         (PARTITION, true),
         (SHARED_PROCESSORS, spec.rtas.has_hypercalls("hcall-splpar")),
+        (MESSAGES, !spec.pci.is_empty()),
         (XIVE_EXPLOITATION, matches!(spec.interrupts, InterruptController::Xive { .. })),
         (RADIX, matches!(spec.mmu, Mmu::Radix { .. })),
         (RADIX_GTSE, matches!(spec.mmu, Mmu::Radix { gtse: true, .. })),

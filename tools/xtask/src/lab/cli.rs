@@ -1,7 +1,7 @@
 //! `cargo xtask lab`.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 
 use super::fetch::{self, Options};
 use super::session::{Event, RunError, Session, Stream};
-use super::{Host, Run, initramfs, parse_file, terminal};
+use super::{Host, Run, initramfs, parse_block, parse_file, root, terminal};
 use crate::cross;
 
 /// What timeout(1) says too.
@@ -33,6 +33,8 @@ pub enum Lab {
     },
     /// Make the guest's kernel and initrd, for a machine that needs no lab, and print where they are
     Guest,
+    /// Make the root disk, a small Debian that boots to multi-user, and print where it is
+    Root,
     /// Run a command in the host: its streams and its exit code are the command's
     ///
     /// Exit codes: the command's own; 124 at the time limit; 125 when the lab fails or the host goes down.
@@ -80,6 +82,12 @@ pub struct MachineArgs {
     /// initramfs
     #[arg(long, value_name = "IMAGE")]
     disk: Option<PathBuf>,
+    /// Attach an image as /dev/lab/NAME, for guests; what is written to it is forgotten. `root` alone is the root disk
+    #[arg(long = "block", value_name = "IMAGE[:NAME]", value_parser = parse_block)]
+    blocks: Vec<(PathBuf, String)>,
+    /// Add QEMU for POWER, as the command qemu-kvm
+    #[arg(long)]
+    with_qemu: bool,
     /// Take the cede that was built last, if any, instead of building it
     #[arg(long)]
     no_build: bool,
@@ -112,6 +120,13 @@ impl MachineArgs {
         if let Some(disk) = &self.disk {
             run = run.disk(disk);
         }
+        if self.with_qemu {
+            run = run.with_qemu()?;
+        }
+        for (image, name) in &self.blocks {
+            let image = if image == Path::new("root") { root::disk()? } else { image.clone() };
+            run = run.block(&image, name);
+        }
         for (source, name) in &self.files {
             run = run.file(source, name);
         }
@@ -129,6 +144,10 @@ pub fn main(lab: Lab) -> Result<ExitCode> {
         Lab::Guest => {
             let guest = initramfs::guest()?;
             println!("{}\n{}", guest.kernel.display(), guest.initrd.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Lab::Root => {
+            println!("{}", root::disk()?.display());
             Ok(ExitCode::SUCCESS)
         }
         Lab::Run { machine, timeout, tty, command } => {

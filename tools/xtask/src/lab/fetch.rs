@@ -6,30 +6,30 @@
 //! <cache>/image/    everything unpacked, and its stamp
 //!     bin/          wrappers: run these
 //!     tools/        programs for this machine
-//!     kernel-64k/   kernel-4k/   busybox/     for ppc64el
+//!     kernel-64k/   kernel-4k/   busybox/   e2fsck/     for ppc64el
 //!     headers/      the kernel's headers for programs, to compare bindings with
-//!     modules/      the host kernel's modules that the lab loads, decompressed, and their order
+//!     modules/      the kernel's modules that hosts and guests load, decompressed, and their order
+//! <cache>/NAME/     what else is made of packages when it is needed: trees for ppc64el, the root disk
 //! ```
 //! The image is built beside its place and renamed, stamp included: it is complete or absent, never half
 //! there.
 
 use std::fs::{self, File};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::apt::{self, Apt, Package};
 use super::modules;
+use super::progress::Phase;
 use crate::paths;
 
 /// Changes with the shape of the image: an older one is then made anew.
-const RECIPE: &str = "5";
+const RECIPE: &str = "6";
 
 /// What a release of Debian offers. On bookworm the compiler that matches the ppc64el standard library is a
 /// package of its own.
@@ -49,6 +49,7 @@ const BOOKWORM: Recipe = Recipe {
         "libc6-dev-ppc64el-cross",
         "device-tree-compiler",
         "xz-utils",
+        "e2fsprogs",
         "rustc-web",
         "libstd-rust-web-dev",
     ],
@@ -67,6 +68,7 @@ const TRIXIE: Recipe = Recipe {
         "libc6-dev-ppc64el-cross",
         "device-tree-compiler",
         "xz-utils",
+        "e2fsprogs",
         "rustc",
         "libstd-rust-dev",
     ],
@@ -74,6 +76,7 @@ const TRIXIE: Recipe = Recipe {
     pins: "",
 };
 
+/// Programs and their files below `tools`.
 const WRAPPERS: [(&str, &str); 5] = [
     ("qemu-system-ppc64", "usr/bin/qemu-system-ppc64"),
     ("dtc", "usr/bin/dtc"),
@@ -81,6 +84,10 @@ const WRAPPERS: [(&str, &str); 5] = [
     ("powerpc64le-linux-gnu-gcc", "usr/bin/powerpc64le-linux-gnu-gcc"),
     ("powerpc64le-linux-gnu-objdump", "usr/bin/powerpc64le-linux-gnu-objdump"),
 ];
+
+/// Programs that most machines have, in one of the system's directories; the packages bring them to the others.
+const SYSTEM_PROGRAMS: [&str; 3] = ["mke2fs", "debugfs", "e2fsck"];
+const SYSTEM_DIRS: [&str; 2] = ["usr/sbin", "sbin"];
 
 /// The lab's parts, complete.
 #[derive(Clone, Debug)]
@@ -114,12 +121,24 @@ impl Image {
         self.dir.join("busybox/bin/busybox")
     }
 
+    /// One of the programs for ext4: mke2fs, debugfs, e2fsck.
+    pub fn system_program(&self, name: &str) -> PathBuf {
+        let own = self.program(name);
+        let machine = SYSTEM_DIRS.iter().map(|dir| Path::new("/").join(dir).join(name));
+        std::iter::once(own).chain(machine).find(|path| path.exists()).unwrap_or_else(|| name.into())
+    }
+
+    /// A statically linked e2fsck for ppc64el.
+    pub fn static_e2fsck(&self) -> PathBuf {
+        self.dir.join("e2fsck/sbin/e2fsck.static")
+    }
+
     /// The headers of that kernel for programs (`uapi`), with powerpc's `asm`.
     pub fn uapi(&self) -> PathBuf {
         self.dir.join("headers/usr/include")
     }
 
-    /// The host kernel's modules, and the lists of them in the order of loading.
+    /// Modules of that kernel, and the lists of them in the order of loading.
     pub fn modules(&self) -> PathBuf {
         self.dir.join("modules")
     }
@@ -166,6 +185,7 @@ pub fn fetch(options: &Options) -> Result<Image> {
         kernel_64k: apt.behind_metapackage("linux-image-powerpc64le-64k")?,
         kernel_4k: apt.behind_metapackage("linux-image-powerpc64le")?,
         busybox: apt.foreign("busybox-static")?,
+        e2fsck: apt.foreign("e2fsck-static")?,
         headers: apt.package("linux-libc-dev")?,
     };
     parts.check_rust()?;
@@ -192,40 +212,68 @@ fn private_apt(cache: &Path, options: &Options) -> Result<(Apt, Recipe)> {
 
 /// Packages for ppc64el with all that they depend on, unpacked into `<cache>/NAME`; they are fetched first if they are missing.
 pub fn foreign_tree(name: &str, roots: &[&str]) -> Result<PathBuf> {
+    keep(name, &is_current, |new, source| {
+        let packages = source.packages(roots, &|_| true)?;
+        let phase = Phase::new("unpacking");
+        for (n, package) in packages.iter().enumerate() {
+            phase.percent(100.0 * n as f64 / packages.len() as f64);
+            extract(&source.debs.join(package.file_name()), new)?;
+        }
+        phase.done();
+        Ok(stamp(&packages))
+    })
+}
+
+/// Where packages for ppc64el come from, while the cache is locked.
+pub(super) struct Source {
+    apt: Apt,
+    /// The downloads.
+    pub debs: PathBuf,
+}
+
+impl Source {
+    /// Downloads `roots` with all that they depend on but what is not `wanted`, by name.
+    pub fn packages(&self, roots: &[&str], wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Package>> {
+        let phase = Phase::new("package lists");
+        self.apt.update(&|percent| phase.percent(percent))?;
+        phase.done();
+        let mut packages = self.apt.foreign_closure(roots)?;
+        packages.retain(|package| wanted(&package.name));
+        let phase = Phase::new("packages");
+        self.apt.download(&packages, &self.debs, &|percent| phase.percent(percent))?;
+        phase.done();
+        Ok(packages)
+    }
+}
+
+/// The directory `<cache>/NAME`. Unless its stamp is `current`, `make` fills it anew, beside its place, and gives the stamp.
+pub(super) fn keep(
+    name: &str,
+    current: &dyn Fn(&str) -> bool,
+    make: impl FnOnce(&Path, &Source) -> Result<String>,
+) -> Result<PathBuf> {
     let cache = paths::lab();
-    let tree = cache.join(name);
-    if is_complete(&tree) {
-        return Ok(tree);
+    let dir = cache.join(name);
+    let complete = || fs::read_to_string(dir.join("stamp")).is_ok_and(|stamp| current(&stamp));
+    if complete() {
+        return Ok(dir);
     }
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
     let _lock = lock(&cache.join("lock"))?;
-    if is_complete(&tree) {
-        return Ok(tree);
+    if complete() {
+        return Ok(dir);
     }
     let options = Options { mirror: apt::mirror_from_environment(), force: false };
     let (apt, _) = private_apt(&cache, &options)?;
-    let phase = Phase::new("package lists");
-    apt.update(&|percent| phase.percent(percent))?;
-    phase.done();
-
-    let packages = apt.foreign_closure(roots)?;
-    let debs = cache.join("debs");
-    let phase = Phase::new("packages");
-    apt.download(&packages, &debs, &|percent| phase.percent(percent))?;
-    phase.done();
-
+    let source = Source { apt, debs: cache.join("debs") };
     let new = cache.join(format!("{name}.new"));
     remove(&new)?;
-    let phase = Phase::new("unpacking");
-    for (n, package) in packages.iter().enumerate() {
-        phase.percent(100.0 * n as f64 / packages.len() as f64);
-        extract(&debs.join(package.file_name()), &new)?;
-    }
-    fs::write(new.join("stamp"), stamp(&packages))?;
-    phase.done();
-    remove(&tree)?;
-    fs::rename(&new, &tree)?;
-    Ok(tree)
+    fs::create_dir_all(&new).with_context(|| format!("cannot make {}", new.display()))?;
+    let stamp = make(&new, &source)?;
+    fs::write(new.join("stamp"), stamp)?;
+    remove(&dir)?;
+    fs::rename(&new, &dir)?;
+    Ok(dir)
 }
 
 /// The packages an image consists of.
@@ -235,12 +283,14 @@ struct Parts {
     kernel_64k: Package,
     kernel_4k: Package,
     busybox: Package,
+    e2fsck: Package,
     headers: Package,
 }
 
 impl Parts {
     fn all(&self) -> Vec<Package> {
-        let foreign = [&self.rust_std, &self.kernel_64k, &self.kernel_4k, &self.busybox, &self.headers];
+        let foreign =
+            [&self.rust_std, &self.kernel_64k, &self.kernel_4k, &self.busybox, &self.e2fsck, &self.headers];
         self.tools.iter().chain(foreign).cloned().collect()
     }
 
@@ -272,6 +322,7 @@ impl Parts {
                 (&self.kernel_64k, image.join("kernel-64k")),
                 (&self.kernel_4k, image.join("kernel-4k")),
                 (&self.busybox, image.join("busybox")),
+                (&self.e2fsck, image.join("e2fsck")),
                 (&self.headers, image.join("headers")),
             ])
             .collect();
@@ -312,7 +363,8 @@ fn extract(deb: &Path, into: &Path) -> Result<()> {
     Ok(())
 }
 
-fn stamp(packages: &[Package]) -> String {
+/// What tells whether a part of the cache is as this recipe makes it.
+pub(super) fn stamp(packages: &[Package]) -> String {
     let packages: String =
         packages.iter().map(|p| format!("{} {} {}\n", p.name, p.version, p.arch)).collect();
     format!("recipe {RECIPE}\n{packages}")
@@ -325,8 +377,12 @@ fn is_ours(name: &str) -> bool {
 }
 
 fn is_complete(image: &Path) -> bool {
-    fs::read_to_string(image.join("stamp"))
-        .is_ok_and(|stamp| stamp.lines().next() == Some(&format!("recipe {RECIPE}")))
+    fs::read_to_string(image.join("stamp")).is_ok_and(|stamp| is_current(&stamp))
+}
+
+/// Whether a stamp is of this recipe.
+pub(super) fn is_current(stamp: &str) -> bool {
+    stamp.lines().next() == Some(&format!("recipe {RECIPE}"))
 }
 
 /// Programs unpacked away from their place need to be told where their libraries are; a wrapper tells only
@@ -345,24 +401,32 @@ fn wrappers(image: &Path) -> Result<()> {
     }
     let bin = image.join("bin");
     fs::create_dir_all(&bin)?;
+    let libraries = libraries.join(":");
     for (name, target) in WRAPPERS {
         ensure!(image.join("tools").join(target).exists(), "the packages brought no {target}");
-        let path = bin.join(name);
-        let mut file = File::create(&path)?;
-        writeln!(file, "#!/bin/sh")?;
-        writeln!(file, "image=$(dirname \"$(readlink -f \"$0\")\")/..")?;
-        writeln!(
-            file,
-            "export LD_LIBRARY_PATH=\"{}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\"",
-            libraries.join(":")
-        )?;
-        writeln!(file, "exec \"$image/tools/{target}\" \"$@\"")?;
-        file.set_permissions(fs::Permissions::from_mode(0o755))?;
+        wrapper(&bin.join(name), target, &libraries)?;
+    }
+    for name in SYSTEM_PROGRAMS {
+        let targets = SYSTEM_DIRS.map(|dir| format!("{dir}/{name}"));
+        if let Some(target) = targets.iter().find(|target| image.join("tools").join(target).exists()) {
+            wrapper(&bin.join(name), target, &libraries)?;
+        }
     }
     Ok(())
 }
 
-fn remove(dir: &Path) -> Result<()> {
+fn wrapper(path: &Path, target: &str, libraries: &str) -> Result<()> {
+    let mut file = File::create(path)?;
+    writeln!(file, "#!/bin/sh")?;
+    writeln!(file, "image=$(dirname \"$(readlink -f \"$0\")\")/..")?;
+    writeln!(file, "export LD_LIBRARY_PATH=\"{libraries}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\"")?;
+    writeln!(file, "exec \"$image/tools/{target}\" \"$@\"")?;
+    file.set_permissions(fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// Removes a directory, which may be absent.
+pub(super) fn remove(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", dir.display()))
@@ -378,39 +442,4 @@ fn lock(path: &Path) -> Result<File> {
     let locked = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) };
     ensure!(locked == 0, "cannot lock {}: {}", path.display(), std::io::Error::last_os_error());
     Ok(file)
-}
-
-/// A phase of the fetch: a bar on a terminal, a line otherwise.
-struct Phase {
-    name: &'static str,
-    bar: Option<ProgressBar>,
-}
-
-impl Phase {
-    fn new(name: &'static str) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("lab: {msg:14} {bar:40} {percent:>3}% {elapsed}")
-                .expect("the template is valid");
-            let bar = ProgressBar::new(100).with_style(style).with_message(name);
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        if bar.is_none() {
-            eprintln!("lab: {name}");
-        }
-        Phase { name, bar }
-    }
-
-    fn percent(&self, percent: f64) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(percent as u64);
-        }
-    }
-
-    fn done(self) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(100);
-            bar.finish_with_message(self.name);
-        }
-    }
 }

@@ -53,11 +53,12 @@ impl Host {
         }
     }
 
-    /// The buses of the virtio devices. A root port of powernv takes one device.
-    pub(super) fn pci_buses(self) -> (&'static str, &'static str) {
+    /// The buses of the virtio devices: for the channels, for /disk, and for the disks of guests with the number of their device
+    /// there. A root port of powernv takes one device.
+    pub(super) fn pci_buses(self) -> (&'static str, &'static str, (&'static str, u8)) {
         match self {
-            Host::PseriesNested => ("pci.0", "pci.0"),
-            Host::Powernv8 | Host::Powernv9 | Host::Powernv10 => ("pcie.0", "pcie.1"),
+            Host::PseriesNested => ("pci.0", "pci.0", ("pci.0", 8)),
+            Host::Powernv8 | Host::Powernv9 | Host::Powernv10 => ("pcie.0", "pcie.1", ("pcie.2", 0)),
         }
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::cpio::Archive;
 use super::fetch::{self, Image};
+use super::modules;
 use crate::paths;
 
 /// powernv loads no more than this.
@@ -47,6 +48,7 @@ pub fn guest() -> Result<Guest> {
 pub fn guest_archive(image: &Image) -> Result<Vec<u8>> {
     let mut archive = Archive::new(Vec::new());
     skeleton(&mut archive, image, "guest-init")?;
+    add_modules(&mut archive, image, &modules::GUEST_LISTS)?;
     Ok(archive.finish()?)
 }
 
@@ -58,11 +60,9 @@ pub fn host(image: &Image, files: &[LabFile], bare: bool, command: &[u8]) -> Res
     skeleton(&mut archive, image, "host-init")?;
     archive.directory("lab")?;
     archive.bytes("etc/lab-command", 0o644, command)?;
-    let modules = image.modules();
-    for entry in fs::read_dir(&modules).with_context(|| format!("cannot read {}", modules.display()))? {
-        let entry = entry?;
-        archive.file(&format!("lib/modules/{}", entry.file_name().to_string_lossy()), &entry.path())?;
-    }
+    add_modules(&mut archive, image, &modules::HOST_LISTS)?;
+    archive.file("usr/bin/e2fsck", &image.static_e2fsck())?;
+    add_executable(&mut archive, "usr/bin/lab-bridge", &script("host-bridge"))?;
     let named = |name: &str| files.iter().any(|file| file.name == name);
     if !bare && !named("lab/vmlinux") {
         archive.file("lab/vmlinux", &image.vmlinux())?;
@@ -88,12 +88,23 @@ pub fn host(image: &Image, files: &[LabFile], bare: bool, command: &[u8]) -> Res
 
 /// What both have: busybox, /init, and the console that the kernel opens for it.
 fn skeleton<W: io::Write>(archive: &mut Archive<W>, image: &Image, init: &str) -> Result<()> {
-    let script = paths::root().join("tools/lab").join(init);
     archive.file("bin/busybox", &image.busybox())?;
     archive.symlink("bin/sh", "busybox")?;
     archive.character("dev/console", 0o600, (5, 1))?;
     archive.character("dev/null", 0o666, (1, 3))?;
-    add_executable(archive, "init", &script)
+    add_executable(archive, "init", &script(init))
+}
+
+fn script(name: &str) -> PathBuf {
+    paths::root().join("tools/lab").join(name)
+}
+
+fn add_modules<W: io::Write>(archive: &mut Archive<W>, image: &Image, lists: &[&str]) -> Result<()> {
+    let dir = image.modules();
+    for name in modules::listed(&dir, lists)? {
+        archive.file(&format!("lib/modules/{name}"), &dir.join(&name))?;
+    }
+    Ok(())
 }
 
 fn add_executable<W: io::Write>(archive: &mut Archive<W>, name: &str, source: &Path) -> Result<()> {

@@ -21,12 +21,14 @@ pub mod fetch;
 mod host;
 pub mod initramfs;
 mod modules;
+mod progress;
 mod qemu;
+pub mod root;
 mod run;
 mod session;
 pub mod terminal;
 
 pub use host::Host;
 pub use initramfs::{Guest, guest};
-pub use run::{Run, parse_file};
+pub use run::{Run, parse_block, parse_file};
 pub use session::{Event, Input, Outcome, RunError, Session, Stream};

@@ -1,16 +1,45 @@
 //! The parts of a kernel package that the lab uses: the image, and a few modules with what they depend on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// What the host loads, as lists: always, and when it has a disk. Virtio's PCI transport and its console are
-/// built in. The checksum is ext4's, which asks for it by an alias that only depmod's tables would resolve.
-const WANTED: [(&str, &[&str]); 2] =
-    [("order", &["kvm_hv"]), ("order-disk", &["virtio_blk", "crc32c_generic", "ext4"])];
+/// What hosts and guests load, as lists: the host always, when it has disks, and for a bridge; a guest for each kind of virtio
+/// device, by its ID, and for its root. Virtio's PCI transport and its console are built in. The checksum is ext4's, which asks
+/// for it by an alias that only depmod's tables would resolve.
+const WANTED: [(&str, &[&str]); 9] = [
+    ("order", &["kvm_hv"]),
+    ("order-disk", &["virtio_blk", "crc32c_generic", "ext4"]),
+    ("order-net", &["tun", "bridge", "vhost_net"]),
+    ("virtio-0x0001", &["virtio_net"]),
+    ("virtio-0x0002", &["virtio_blk"]),
+    ("virtio-0x0004", &["virtio_rng"]),
+    ("virtio-0x0005", &["virtio_balloon"]),
+    ("virtio-0x0013", &["vmw_vsock_virtio_transport"]),
+    ("order-root", &["crc32c_generic", "ext4"]),
+];
+
+/// The lists that a guest gets.
+pub const GUEST_LISTS: [&str; 6] =
+    ["virtio-0x0001", "virtio-0x0002", "virtio-0x0004", "virtio-0x0005", "virtio-0x0013", "order-root"];
+
+/// The lists that a host gets.
+pub const HOST_LISTS: [&str; 3] = ["order", "order-disk", "order-net"];
+
+/// The lists and the modules that they name, as files below `dir`.
+pub fn listed(dir: &Path, lists: &[&str]) -> Result<BTreeSet<String>> {
+    let mut files = BTreeSet::new();
+    for list in lists {
+        let path = dir.join(list);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        files.extend(text.lines().map(str::to_owned));
+        files.insert((*list).to_owned());
+    }
+    Ok(files)
+}
 
 /// The `vmlinux` of an unpacked kernel package.
 pub fn kernel_image(package: &Path) -> Result<PathBuf> {

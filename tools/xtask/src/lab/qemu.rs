@@ -17,6 +17,13 @@ use anyhow::{Context, Result};
 use super::fetch::Image;
 use super::host::Host;
 
+/// As many functions as a PCI device has.
+pub(super) const MOST_BLOCKS: usize = 8;
+/// What fits the serial number of a virtio disk, behind [`SERIAL`].
+pub(super) const LONGEST_NAME: usize = 16;
+/// Begins the serial number of each of the lab's disks; the host's init looks for it.
+const SERIAL: &str = "lab.";
+
 /// The size and kind of the host.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
@@ -28,6 +35,8 @@ pub(super) struct Machine {
     pub tty: bool,
     /// An ext4 image for /disk.
     pub disk: Option<PathBuf>,
+    /// Images and the names that the host finds them by.
+    pub blocks: Vec<(PathBuf, String)>,
     /// Further QEMU options, as the user gave them.
     pub extra: Vec<String>,
 }
@@ -59,7 +68,12 @@ impl Qemu {
         let buses = machine.host.pci_buses();
         line.args(&["-device", &format!("virtio-serial-pci,bus={}", buses.0)]);
         if let Some(disk) = &machine.disk {
-            line.disk(disk, buses.1);
+            line.drive(disk, "disk", &format!("bus={}", buses.1));
+        }
+        for (n, (image, name)) in machine.blocks.iter().enumerate() {
+            // The functions of one device, since a root port takes no second.
+            let place = format!("bus={},addr=0x{:x}.{n},multifunction=on", buses.2.0, buses.2.1);
+            line.drive(image, name, &place);
         }
         let input = line.channel("in")?;
         let output = if machine.tty {
@@ -123,7 +137,8 @@ impl CommandLine {
         let tty = if machine.tty { " lab.tty" } else { "" };
         // The crypto self-tests are a tenth of the boot here, and nobody's business.
         let disk = if machine.disk.is_some() { " lab.disk" } else { "" };
-        let append = format!("console=hvc0 quiet panic=-1 cryptomgr.notests{tty}{disk}");
+        let blocks = if machine.blocks.is_empty() { "" } else { " lab.blocks" };
+        let append = format!("console=hvc0 quiet panic=-1 cryptomgr.notests{tty}{disk}{blocks}");
         self.command.arg("-kernel").arg(image.vmlinux());
         self.command.arg("-initrd").arg(format!("/proc/self/fd/{}", initramfs.as_raw_fd()));
         self.args(&["-append", &append]);
@@ -144,12 +159,12 @@ impl CommandLine {
     }
 
     /// A disk that forgets what is written to it.
-    fn disk(&mut self, image: &Path, bus: &str) {
-        let mut drive = OsString::from("if=none,id=disk,format=raw,snapshot=on,file=");
+    fn drive(&mut self, image: &Path, name: &str, place: &str) {
+        let mut drive = OsString::from(format!("if=none,id=drive.{name},format=raw,snapshot=on,file="));
         // A comma would end the file's name; QEMU takes two for one.
         drive.push(image.to_string_lossy().replace(',', ",,"));
         self.command.arg("-drive").arg(drive);
-        self.args(&["-device", &format!("virtio-blk-pci,drive=disk,bus={bus}")]);
+        self.args(&["-device", &format!("virtio-blk-pci,drive=drive.{name},serial={SERIAL}{name},{place}")]);
     }
 
     fn port(&mut self, name: &str) {

@@ -10,9 +10,9 @@ use anyhow::{Result, ensure};
 use super::fetch;
 use super::host::Host;
 use super::initramfs::{self, LabFile};
-use super::qemu::{Machine, Qemu};
+use super::qemu::{self, Machine, Qemu};
 use super::session::Session;
-use crate::cross;
+use crate::{bench, cross, paths};
 
 /// The time limit unless another is set. A whole guest takes about ten seconds in the lab, a slow machine
 /// several times that.
@@ -40,6 +40,7 @@ impl Run {
             memory: "4G".to_owned(),
             tty: false,
             disk: None,
+            blocks: Vec::new(),
             extra: Vec::new(),
         };
         Run {
@@ -88,6 +89,23 @@ impl Run {
         self
     }
 
+    /// Attaches an image as the host's block device /dev/lab/NAME, which a guest may have. What is written to it is forgotten; one
+    /// image may be attached under several names.
+    pub fn block(mut self, image: &Path, name: &str) -> Self {
+        self.machine.blocks.push((image.to_owned(), name.to_owned()));
+        self
+    }
+
+    /// Adds QEMU for POWER, as the command `qemu-kvm`: the other VMM, to compare with. It is fetched first if need be.
+    pub fn with_qemu(mut self) -> Result<Self> {
+        for (source, name) in bench::qemu::get()?.files {
+            self = self.file(&source, &name);
+        }
+        let source = paths::root().join("tools/lab/host-qemu");
+        self.files.push(LabFile { source, name: "usr/bin/qemu-kvm".to_owned() });
+        Ok(self)
+    }
+
     /// Leaves out /lab/vmlinux and /lab/initrd.
     pub fn bare(mut self) -> Self {
         self.bare = true;
@@ -120,7 +138,13 @@ impl Run {
 
     /// Boots the host. The lab is fetched first if need be.
     pub fn start(mut self) -> Result<Session> {
-        let Machine { smp, threads, .. } = self.machine;
+        let Machine { smp, threads, ref blocks, .. } = self.machine;
+        ensure!(
+            blocks.len() <= qemu::MOST_BLOCKS,
+            "the lab host takes {} --block, and not {}",
+            qemu::MOST_BLOCKS,
+            blocks.len()
+        );
         ensure!(!self.command.is_empty(), "no command to run in the lab host");
         ensure!(
             threads > 0 && smp > 0 && smp % threads == 0,
@@ -160,6 +184,25 @@ pub fn parse_file(argument: &str) -> Result<(PathBuf, String), String> {
         return Err(format!("{} is not a file", source.display()));
     }
     Ok((source.to_owned(), name))
+}
+
+/// Parses `IMAGE[:NAME]`, as [`parse_file`] does, but the name is that of a device.
+pub fn parse_block(argument: &str) -> Result<(PathBuf, String), String> {
+    let (image, name) = match argument {
+        "root" => (PathBuf::from("root"), "root".to_owned()),
+        _ => match argument.strip_prefix("root:") {
+            Some(name) => (PathBuf::from("root"), name.to_owned()),
+            None => parse_file(argument)?,
+        },
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    match !name.is_empty() && name.len() <= qemu::LONGEST_NAME && name.chars().all(plain) {
+        true => Ok((image, name)),
+        false => Err(format!(
+            "{name:?} is no name for a device: up to {} letters, digits and -_.",
+            qemu::LONGEST_NAME
+        )),
+    }
 }
 
 /// A script that becomes the command. Within single quotes a shell takes everything for itself but the quote.

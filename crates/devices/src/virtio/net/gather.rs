@@ -1,7 +1,7 @@
 //! Guest buffers as the host's system calls take them: a packet goes between them and the tap without a copy in between.
 //!
-//! What must hold: an address here lies in the memory that is held here too. The kernel reads and writes it as the guest's own
-//! processors do, at any time; there is no Rust reference to guest memory.
+//! What must hold: an address here lies in the memory that is held here too. The kernel reads and writes it as the
+//! guest's own processors do, at any time; there is no Rust reference to guest memory.
 
 use crate::dma::Memory;
 use libc::iovec;
@@ -63,8 +63,8 @@ impl Gather {
         self.vectors.len() - self.first + CHAIN < MOST
     }
 
-    /// Adds those buffers of a chain that the device may access so (reading those it reads, writing those it writes), up to `limit`
-    /// bytes of them. Nothing is added on an error.
+    /// Adds those buffers of a chain that the device may access so (reading those it reads, writing those it
+    /// writes), up to `limit` bytes of them. Nothing is added on an error.
     pub(super) fn add(
         &mut self,
         chain: impl Iterator<Item = Descriptor>,
@@ -129,7 +129,8 @@ impl Gather {
         self.bytes = 0;
     }
 
-    /// One readv(2) into all of them; what does not fit goes into `spill`. To be used for buffers that were added to be written.
+    /// One readv(2) into all of them; what does not fit goes into `spill`. To be used for buffers that were added
+    /// to be written.
     pub(super) fn read(&mut self, file: impl AsFd, spill: &mut [u8]) -> io::Result<usize> {
         self.vectors.push(iovec { iov_base: spill.as_mut_ptr().cast(), iov_len: spill.len() });
         let vectors = &self.vectors[self.first..];
@@ -149,7 +150,8 @@ impl Gather {
         usize::try_from(written).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Copies `data` to `offset` bytes behind the front, as far as there is room. As [`read`](Self::read) for buffers to be written.
+    /// Copies `data` to `offset` bytes behind the front, as far as there is room. As [`read`](Self::read) for
+    /// buffers to be written.
     pub(super) fn put(&self, mut offset: usize, mut data: &[u8]) {
         for vector in &self.vectors[self.first..] {
             if offset >= vector.iov_len {
@@ -157,8 +159,8 @@ impl Gather {
                 continue;
             }
             let (here, rest) = data.split_at(data.len().min(vector.iov_len - offset));
-            // SAFETY: the vector lies in guest memory, which is held, and `here` fits in behind `offset`. A guest that writes there at
-            // the same time finds one or the other, as with any device.
+            // SAFETY: the vector lies in guest memory, which is held, and `here` fits in behind `offset`. A guest
+            // that writes there at the same time finds one or the other, as with any device.
             unsafe { vector.iov_base.cast::<u8>().add(offset).copy_from(here.as_ptr(), here.len()) };
             (offset, data) = (0, rest);
             if data.is_empty() {

@@ -5,8 +5,8 @@
 //!  tap ◀─writev── packets to send      Sender
 //! ```
 //!
-//! One pair of queues and no control queue. What the two ends know of checksums and segmentation in the header in front of each packet
-//! is theirs; nothing here looks into a packet.
+//! One pair of queues and no control queue. What the two ends know of checksums and segmentation in the header in
+//! front of each packet is theirs; nothing here looks into a packet.
 
 mod counters;
 mod gather;
@@ -40,7 +40,8 @@ const QUEUES: [u16; 2] = [256, 256];
 const RX: u16 = 0;
 const TX: u16 = 1;
 
-/// What a tap does, and the features that it stands for: packets that the guest may get so, and those that it may send so.
+/// What a tap does, and the features that it stands for: packets that the guest may get so, and those that it may
+/// send so.
 const OFFLOADS: [(u32, u32, u32); 6] = [
     (libc::TUN_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_CSUM),
     (libc::TUN_F_TSO4, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_HOST_TSO4),

@@ -1,15 +1,16 @@
 //! Packets to the guest.
 //!
-//! Receive buffers are taken out of the ring ahead of the packets, so many that the largest packet fits, and one system call reads a
-//! packet into as many as it needs. What does not fit goes into a spill of our own:
+//! Receive buffers are taken out of the ring ahead of the packets, so many that the largest packet fits, and one
+//! system call reads a packet into as many as it needs. What does not fit goes into a spill of our own:
 //!
 //! ```text
 //!             ┌── posted: chains of the ring, in order ──┐┌── spill ──┐
 //!  tap ─readv─▶ chain │ chain │ chain                     │            ─▶ held, until there are chains for it
 //! ```
 //!
-//! What must hold: the driver sees all chains of a packet at once; and while there are no buffers ([`Receiver::is_starved`]),
-//! or a packet is held, nobody looks at the tap, and the driver's next buffers notify us.
+//! What must hold: the driver sees all chains of a packet at once; and while there are no buffers
+//! ([`Receiver::is_starved`]), or a packet is held, nobody looks at the tap, and the driver's next buffers notify
+//! us.
 
 use super::counters::{Counters, count};
 use super::gather::{Added, Gather};

@@ -1,8 +1,8 @@
 //! A tap: the host's end of a guest's network card.
 //!
-//! Every packet that goes through has a `struct virtio_net_hdr_mrg_rxbuf` in front of it, little-endian, of [`HEADER`] bytes.
-//! The kernel understands it: checksums and segmentation are left to it, or to whoever is the packet's receiver. It neither reads
-//! nor writes the last field, the number of buffers.
+//! Every packet that goes through has a `struct virtio_net_hdr_mrg_rxbuf` in front of it, little-endian, of
+//! [`HEADER`] bytes. The kernel understands it: checksums and segmentation are left to it, or to whoever is the
+//! packet's receiver. It neither reads nor writes the last field, the number of buffers.
 
 use std::ffi::{CString, c_char};
 use std::io;
@@ -115,7 +115,8 @@ impl Tap {
         self.offloads
     }
 
-    /// Says which packets may come in without a checksum, or in one piece (`TUN_F_*`), and throws away those that came before.
+    /// Says which packets may come in without a checksum, or in one piece (`TUN_F_*`), and throws away those that
+    /// came before.
     ///
     /// # Errors
     /// When the tap is gone.

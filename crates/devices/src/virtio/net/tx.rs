@@ -70,7 +70,8 @@ impl Sender {
                 count(&counters.tx_packets, 1);
                 count(&counters.tx_bytes, (length - HEADER) as u64);
             }
-            // EINVAL is what the kernel says of a wrong header; EIO, that the tap is not set up; EAGAIN and ENOBUFS, that it is full.
+            // EINVAL is what the kernel says of a wrong header; EIO, that the tap is not set up; EAGAIN and
+            // ENOBUFS, that it is full.
             Err(error) => {
                 tracing::trace!(length, %error, "a packet from the guest is dropped");
                 count(&counters.tx_dropped, 1);

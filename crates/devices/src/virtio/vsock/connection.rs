@@ -7,8 +7,9 @@
 //!                             both have stopped sending, or one does neither: RST, gone
 //! ```
 //!
-//! What must hold: at most [`BUFFER`] bytes of the guest's wait for the socket, and a guest that sends more has broken the rules; what goes
-//! to the guest waits in the socket, and no more is taken from it than the guest has room for.
+//! What must hold: at most [`BUFFER`] bytes of the guest's wait for the socket, and a guest that sends more has
+//! broken the rules; what goes to the guest waits in the socket, and no more is taken from it than the guest has
+//! room for.
 
 use super::packet::{Header, NO_RECEIVE, NO_SEND, Op};
 use std::collections::VecDeque;

@@ -6,7 +6,8 @@
 //!  listen on PATH_port               ◀───────── connect to CID 2, port
 //! ```
 //!
-//! So a user needs neither a kernel module nor a privilege, and who may talk to the guest is a matter of the directory that PATH lies in.
+//! So a user needs neither a kernel module nor a privilege, and who may talk to the guest is a matter of the
+//! directory that PATH lies in.
 
 mod connection;
 mod packet;

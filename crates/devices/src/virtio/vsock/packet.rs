@@ -1,7 +1,7 @@
 //! A packet's header (VIRTIO 1.2, 5.10.6), read once and written once.
 //!
-//! It is not rust-vmm's: that wants a packet's data in one piece of host memory, which a bus translation or a driver that sends pages
-//! of a user's does not give.
+//! It is not rust-vmm's: that wants a packet's data in one piece of host memory, which a bus translation or a
+//! driver that sends pages of a user's does not give.
 
 /// Bytes of `struct virtio_vsock_hdr`.
 pub(super) const HEADER: usize = 44;

@@ -5,8 +5,10 @@
 //!  guest: REQUEST to port 5000 ─▶ connect(path_5000) ─▶ Connection (RESPONSE), or RST
 //! ```
 //!
-//! What must hold: there are at most [`MOST`] sockets, and so much memory; nothing here waits; and a connection that has something for the guest
-//! is in `waiting`, once. Whoever has [too many answers](Table::is_full) neither receives nor looks at sockets. Sockets are watched for changes (EPOLLET), so one that the guest has no room for wakes nobody.
+//! What must hold: there are at most [`MOST`] sockets, and so much memory; nothing here waits; and a connection
+//! that has something for the guest is in `waiting`, once. Whoever has [too many answers](Table::is_full) neither
+//! receives nor looks at sockets. Sockets are watched for changes (EPOLLET), so one that the guest has no room for
+//! wakes nobody.
 
 use super::connection::{Connection, Next, Over};
 use super::packet::{HOST, Header, LARGEST, Op, STREAM};
@@ -127,8 +129,8 @@ impl Table {
         }
     }
 
-    /// The next packet to the guest: its header, with `read` having read its data from a socket, at most as many bytes as it was told and as
-    /// there is `room`.
+    /// The next packet to the guest: its header, with `read` having read its data from a socket, at most as many
+    /// bytes as it was told and as there is `room`.
     pub(super) fn next(
         &mut self,
         room: usize,

@@ -1,5 +1,5 @@
-//! The card at a real tap, in a network namespace of the test's own. That needs /dev/net/tun and CAP_SYS_ADMIN (as root, or under
-//! `unshare -Urn` where the node is everybody's); elsewhere these tests say that they did nothing.
+//! The card at a real tap, in a network namespace of the test's own. That needs /dev/net/tun and CAP_SYS_ADMIN (as
+//! root, or under `unshare -Urn` where the node is everybody's); elsewhere these tests say that they did nothing.
 
 use super::*;
 use nix::sched::{CloneFlags, unshare};
@@ -78,8 +78,8 @@ fn sum(data: &[u8]) -> u16 {
     ((folded & 0xffff) + (folded >> 16)) as u16
 }
 
-/// A UDP packet to the host with virtio's header; its checksum is left to the other end, and if `segment` is not 0, so are segments of
-/// that many bytes.
+/// A UDP packet to the host with virtio's header; its checksum is left to the other end, and if `segment` is not 0,
+/// so are segments of that many bytes.
 fn udp(to: [u8; 6], payload: &[u8], segment: u16) -> Vec<u8> {
     let length = 8 + payload.len() as u16;
     let mut ip = vec![0x45, 0];
