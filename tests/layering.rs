@@ -63,6 +63,8 @@ const UNSAFE: &[&str] = &[
     // No part of the VMM.
     "tools/bench-agent/",
     "tools/xtask/",
+    // libFuzzer's entry, which its crate's macro makes.
+    "tools/fuzz/src/bin/",
 ];
 
 fn root() -> PathBuf {

@@ -1,3 +1,7 @@
+//! A disk without a thread, driven as a worker does; and what images are refused.
+
+mod device;
+
 use super::*;
 use crate::virtio::testing::{BUFFERS, Driver, RAM, ram};
 use std::fs::File;
