@@ -17,7 +17,7 @@ use devices::virtio::balloon::{self, Offer};
 use devices::virtio::block::{self, Engine};
 use devices::virtio::net::{self, Tap, TapError};
 use devices::virtio::transport::{Host, VirtioPci};
-use devices::virtio::vsock::{self, Cid, VsockError};
+use devices::virtio::vsock::{self, VsockError};
 use devices::virtio::{Device, Threads, Workers, console, entropy};
 use std::io;
 use std::num::NonZeroUsize;
@@ -137,11 +137,11 @@ fn open_disk(disk: &Disk) -> Result<block::Disk, block::OpenError> {
 }
 
 fn open_net(net: &Net) -> Result<net::Net, TapError> {
-    Ok(net::Net::new(&net.tap, Tap::open(&net.tap)?, net.mac))
+    Ok(net::Net::new(&net.tap, Tap::open(&net.tap)?, net.mac.bytes()))
 }
 
 fn open_vsock(vsock: &Vsock) -> Result<vsock::Vsock, VsockError> {
-    vsock::Vsock::new(Cid::try_from(vsock.cid)?, &vsock.path)
+    vsock::Vsock::new(vsock.cid, &vsock.path)
 }
 
 fn new_balloon(said: Balloon) -> balloon::Balloon {

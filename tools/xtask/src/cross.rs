@@ -57,6 +57,16 @@ pub fn build(package: &str) -> Result<PathBuf> {
     Ok(target_dir().join(TARGET).join("release").join(package))
 }
 
+/// Builds an example of a package, and tells where it is.
+pub fn build_example(package: &str, example: &str) -> Result<PathBuf> {
+    let status = cargo()?
+        .args(["build", "--quiet", "--release", "--package", package, "--example", example])
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "the example {example} of {package} does not build for {TARGET}");
+    Ok(target_dir().join(TARGET).join("release/examples").join(example))
+}
+
 fn target_dir() -> PathBuf {
     paths::root().join("target/cross")
 }

@@ -25,6 +25,7 @@ const INTERRUPT_PIN: usize = 0x3d;
 const FIRST: usize = 0x40;
 
 const COMMAND_MEMORY: u16 = 1 << 1;
+/// Kept, and of no effect: virtio's drivers stop a device by its own status.
 const COMMAND_MASTER: u16 = 1 << 2;
 const COMMAND_INTX_DISABLE: u16 = 1 << 10;
 const STATUS_INTERRUPT: u16 = 1 << 3;

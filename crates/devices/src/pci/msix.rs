@@ -112,15 +112,22 @@ impl Msix {
 
     fn apply(&self, table: &mut Table, control: u16) {
         table.control = control & (ENABLE | MASK_ALL);
-        self.enabled.store(control & ENABLE != 0, Ordering::Release);
+        let enabled = control & ENABLE != 0;
+        // Whoever finds it on finds the routes too: they are there first, and go last.
+        if !enabled {
+            self.enabled.store(false, Ordering::Release);
+        }
         for index in 0..self.vectors.len() {
             self.resolve(table, index);
+        }
+        if enabled {
+            self.enabled.store(true, Ordering::Release);
         }
     }
 
     /// Message control with MSI-X on or off.
     #[must_use]
-    pub fn switched(&self, control: u16, enabled: bool) -> u16 {
+    pub fn switched(control: u16, enabled: bool) -> u16 {
         if enabled { control | ENABLE } else { control & !ENABLE }
     }
 

@@ -73,7 +73,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         }),
         (&["--net", "tap=t1,mac=02:00:00:00:00:01,iommu=false"], |c| {
             let mac = "02:00:00:00:00:01".parse().unwrap();
-            c.devices.nets.push(Net { tap: "t1".parse().unwrap(), mac, iommu: false });
+            c.devices.nets.push(Net { tap: "t1".into(), mac, iommu: false });
         }),
         // Other devices are replaced.
         (&["--vsock", "cid=4,path=/w"], |c| {

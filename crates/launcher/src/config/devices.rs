@@ -8,11 +8,10 @@
 pub(super) mod tests;
 mod values;
 
-pub use values::DeviceThreads;
-pub(super) use values::{cid, disk_id, mac, tap};
+pub use values::{DeviceThreads, MacAddress};
+pub(super) use values::{cid, disk_id, tap};
 
 use super::{ConsoleChoice, MemorySize};
-use devices::virtio::net::{Mac, TapName};
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -140,9 +139,9 @@ pub struct DiskSettings {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetSettings {
     /// The tap.
-    pub tap: Option<TapName>,
+    pub tap: Option<String>,
     /// The card's address.
-    pub mac: Option<Mac>,
+    pub mac: Option<MacAddress>,
     /// Whether it goes through the host bridge's translation.
     pub iommu: bool,
 }
@@ -177,9 +176,9 @@ pub struct Disk {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Net {
     /// The host's tap interface. No two cards have the same.
-    pub tap: TapName,
+    pub tap: String,
     /// The card's address. No two cards have the same.
-    pub mac: Mac,
+    pub mac: MacAddress,
     /// Whether it offers to go through the host bridge's translation.
     pub iommu: bool,
 }
@@ -272,7 +271,7 @@ impl DeviceSettings {
         let nets: Vec<Net> = numbered(self.nets, |n, net| {
             let missing = |key| DevicesError::missing(format!("net {n}"), key, "[[net]]", "--net");
             let tap = net.tap.ok_or_else(|| missing("tap"))?;
-            let mac = net.mac.unwrap_or_else(|| Mac::derived(vm, n - 1));
+            let mac = net.mac.unwrap_or_else(|| MacAddress::of(vm, &tap));
             Ok(Net { tap, mac, iommu: net.iommu })
         })?;
         let vsock = self.vsock.map(|vsock| {
@@ -285,7 +284,7 @@ impl DeviceSettings {
             Ok(Vsock { cid, path, iommu: vsock.iommu })
         });
         differ("disk", "id", disks.iter().map(|disk| disk.id.clone()))?;
-        differ("net", "tap", nets.iter().map(|net| Some(net.tap.to_string())))?;
+        differ("net", "tap", nets.iter().map(|net| Some(net.tap.clone())))?;
         differ("net", "mac", nets.iter().map(|net| Some(net.mac.to_string())))?;
         if let Some(size) = self.balloon.and_then(|balloon| balloon.size).filter(|size| *size >= memory) {
             return Err(DevicesError::Balloon { size, memory });
@@ -365,7 +364,7 @@ impl fmt::Display for Devices {
         }
         for (number, net) in (1..).zip(nets) {
             let marks = [(true, &*format!("mac {}", net.mac)), (net.iommu, "iommu")];
-            write!(f, "\n{:<8} {}", format!("net {number}"), marked(net.tap.to_string().as_ref(), &marks))?;
+            write!(f, "\n{:<8} {}", format!("net {number}"), marked(net.tap.as_ref(), &marks))?;
         }
         if let Some(vsock) = vsock {
             let marks = [(true, &*format!("cid {}", vsock.cid)), (vsock.iommu, "iommu")];

@@ -1,7 +1,7 @@
 //! Every key of the configuration file, as data: the parser, the flags of devices, their messages and the test of the
 //! documentation all read these tables.
 
-use super::devices::{DeviceSettings, Devices, cid, disk_id, mac, tap};
+use super::devices::{DeviceSettings, Devices, MacAddress, cid, disk_id, tap};
 use super::values::word;
 use super::{ConsoleChoice, MemorySize, Settings, VmConfig};
 use std::fmt;
@@ -233,7 +233,7 @@ pub const KEYS: &[Key] = &[
     device!("disk", "id", Text, disks.last_mut() => id = disk_id),
     device!("disk", "iommu", Boolean, disks.last_mut() => iommu = boolean),
     device!("net", "tap", Text, nets.last_mut() => tap = tap),
-    device!("net", "mac", Text, nets.last_mut() => mac = mac),
+    device!("net", "mac", Text, nets.last_mut() => mac = str::parse::<MacAddress>),
     device!("net", "iommu", Boolean, nets.last_mut() => iommu = boolean),
     device!("vsock", "cid", Integer, vsock.as_mut() => cid = cid),
     device!("vsock", "path", Text, vsock.as_mut() => path = super::path),

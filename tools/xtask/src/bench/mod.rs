@@ -31,9 +31,9 @@ pub enum Bench {
     /// The same guest under each plane of cede and under QEMU, in one boot of the host, in turn. The report is
     /// target/bench/idle.json too.
     Idle(idle::Options),
-    /// From a device's raise to the vCPU that handles it: straight there, and with a thread in between, on this machine
+    /// From a device's raise to the vCPU that handles it: straight there, and with a thread in between
     ///
-    /// The report is target/bench/irq.json too.
+    /// On this machine, or KVM's ways in the lab. The report is target/bench/irq.json too, or irq-lab.json.
     Irq(irq::Options),
     /// The scheduler of virtual cores, on this machine
     Vcore {

@@ -23,7 +23,7 @@ mod tests;
 
 use super::{Device, Kind, Workers};
 use crate::dma::Memory;
-use crate::pci::{Bar, Config, Doorbell, Function, Identity};
+use crate::pci::{Bar, Config, Doorbell, Function, Identity, Msix};
 use irq::{Line, Message, Messages};
 use layout::{Capabilities, Place};
 use lifecycle::Lifecycle;
@@ -243,7 +243,7 @@ impl Function for VirtioPci {
     fn enable_messages(&self, enabled: bool) {
         let mut config = self.configuration();
         let at = self.capabilities.msix + CONTROL;
-        let control = self.signals.msix.switched(u16::from_le_bytes(config.get(at)), enabled);
+        let control = Msix::switched(u16::from_le_bytes(config.get(at)), enabled);
         config.set(at, &control.to_le_bytes());
         self.reconfigure(&config);
     }

@@ -17,11 +17,7 @@ pub(in crate::config) fn full() -> Devices {
     };
     Devices {
         disks: vec![root, data],
-        nets: vec![Net {
-            tap: "tap0".parse().unwrap(),
-            mac: "52:54:00:ab:00:01".parse().unwrap(),
-            iommu: true,
-        }],
+        nets: vec![Net { tap: "tap0".into(), mac: "52:54:00:ab:00:01".parse().unwrap(), iommu: true }],
         vsock: Some(Vsock { cid: 3, path: "/run/vm.vsock".into(), iommu: true }),
         rng: Some(Rng { iommu: true }),
         balloon: Some(Balloon {
@@ -71,12 +67,15 @@ fn an_empty_table_is_a_device() {
 
 #[test]
 fn a_card_has_an_address_that_stays() {
-    let macs = |name: &str| {
-        let config = read(&format!("name = '{name}'\n[[net]]\ntap = 'a'\n[[net]]\ntap = 'b'")).unwrap();
-        config.devices.nets.iter().map(|net| net.mac).collect::<Vec<_>>()
+    let mac = |name: &str, tap: &str| {
+        read(&format!("name = '{name}'\n[[net]]\ntap = '{tap}'")).unwrap().devices.nets[0].mac
     };
-    assert_eq!(macs("a"), [Mac::derived("a", 0), Mac::derived("a", 1)]);
-    assert_ne!(macs("a"), macs("b"));
+    let one = mac("a", "tap0");
+    assert_eq!(one, mac("a", "tap0"));
+    assert_eq!(one.bytes()[0], 2, "locally administered, of one card");
+    assert_eq!(one.to_string().parse(), Ok(one));
+    assert!(one != mac("b", "tap0") && one != mac("a", "tap1"));
+    assert_ne!(mac("ab", "c"), mac("a", "bc"));
 }
 
 #[test]
@@ -126,20 +125,21 @@ fn each_mistake_has_its_place() {
         ),
         (
             "[[net]]\ntap = 'tap%d'",
-            "vm.toml:2:7: tap: no tap can be named \"tap%d\": it has a space, a slash, a colon or a percent sign",
+            "vm.toml:2:7: tap: \"tap%d\" is no interface's name; it can be 1 to 15 ASCII characters without '/', ':', \
+             '%' and spaces",
         ),
         (
             "[[net]]\nmac = '52:54:00:12:34'",
-            "vm.toml:2:7: mac: \"52:54:00:12:34\" is no MAC address; one looks like 52:54:00:12:34:56",
+            "vm.toml:2:7: mac: \"52:54:00:12:34\" is no MAC address; write six bytes as in 52:54:00:12:34:56",
         ),
         (
             "[[net]]\nmac = '01:54:00:12:34:56'",
-            "vm.toml:2:7: mac: 01:54:00:12:34:56 is the address of a group, which no card can have; its first byte has to \
-             be even",
+            "vm.toml:2:7: mac: 01:54:00:12:34:56 is the address of a group; a card's has an even first byte, as \
+             52:54:00:12:34:56",
         ),
         (
             "[[net]]\nmac = '00:00:00:00:00:00'",
-            "vm.toml:2:7: mac: 00:00:00:00:00:00 is nobody's address; leave the key out for one of the VM's own",
+            "vm.toml:2:7: mac: no card has the address zero; write one as 52:54:00:12:34:56, or leave it out",
         ),
         (
             "[vsock]\ncid = 4294967295",
