@@ -23,10 +23,6 @@ struct Run {
 #[derive(Debug)]
 pub struct MessageSources(Vec<Run>);
 
-/// What `ibm,change-msi` gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Granted(pub u32);
-
 impl MessageSources {
     /// Deals them out to the functions of `bus`; who comes when there are none left has none.
     pub(super) fn new(bus: &Bus) -> Self {
@@ -57,7 +53,7 @@ impl MessageSources {
 
     /// Gives function `devfn` so many messages, or as many as it has sources, or takes all back with 0: sets them in the
     /// function, and says how many it has now.
-    pub fn grant(&self, devfn: u8, function: &dyn Function, wanted: u32) -> Option<Granted> {
+    pub fn grant(&self, devfn: u8, function: &dyn Function, wanted: u32) -> Option<u32> {
         let run = self.run(devfn)?;
         let granted = wanted.min(run.sources.len() as u32);
         if granted == 0 {
@@ -71,7 +67,7 @@ impl MessageSources {
             function.enable_messages(true);
         }
         run.granted.store(granted, Ordering::Relaxed);
-        Some(Granted(granted))
+        Some(granted)
     }
 
     /// The source of message `index` of function `devfn`, if it was granted.

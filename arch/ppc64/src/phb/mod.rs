@@ -11,10 +11,12 @@
 //! interrupts by messages only those sources that are the bridge's own.
 
 mod messages;
+mod mmio;
 pub mod tce;
 pub mod window;
 
-pub use messages::{Granted, MessageSources, Router};
+pub use messages::{MessageSources, Router};
+pub use mmio::Mmio;
 
 use crate::layout::{IRQ_PCI_LSI, PCI_BUID};
 use crate::tree::PciFunction;
@@ -22,7 +24,6 @@ use arch_api::ppc64::{Bind, Partition, Trigger};
 use devices::pci::{Bus, DoorbellPort};
 use irq::{Levels, Line, Sink};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use tce::TceTable;
 use vmm_sys_util::eventfd::EventFd;
@@ -112,52 +113,6 @@ impl Phb {
 /// The interrupt source of a slot's pin.
 fn lsi(slot: u8) -> u32 {
     IRQ_PCI_LSI + u32::from(slot)
-}
-
-/// Loads and stores that no memory slot backs.
-#[derive(Debug, Default)]
-pub struct Mmio {
-    /// How many nobody answered.
-    unclaimed: AtomicU64,
-}
-
-impl Mmio {
-    /// What a load of `data.len()` bytes reads, in memory order: ones where nobody answers, as from an empty bus.
-    pub fn read(&self, phb: Option<&Phb>, address: u64, data: &mut [u8]) {
-        let answered = phb
-            .and_then(|phb| Some((phb, window::to_bus(address, data.len())?)))
-            .is_some_and(|(phb, address)| phb.bus.read(address, data));
-        if !answered {
-            data.fill(0xff);
-            self.count(address, data.len(), "load");
-        }
-    }
-
-    /// A store. Nothing happens where nobody answers.
-    pub fn write(&self, phb: Option<&Phb>, address: u64, data: &[u8]) {
-        let answered = phb
-            .and_then(|phb| Some((phb, window::to_bus(address, data.len())?)))
-            .is_some_and(|(phb, address)| phb.bus.write(address, data));
-        if !answered {
-            self.count(address, data.len(), "store");
-        }
-    }
-
-    fn count(&self, address: u64, length: usize, what: &str) {
-        if self.unclaimed.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!(
-                address = format_args!("{address:#x}"),
-                length,
-                "a {what} where nothing is; it reads as ones or is dropped, and later ones are only counted"
-            );
-        }
-    }
-
-    /// How many loads and stores nobody answered.
-    #[must_use]
-    pub fn unclaimed(&self) -> u64 {
-        self.unclaimed.load(Ordering::Relaxed)
-    }
 }
 
 /// Doorbells as the hypervisor takes them: by guest physical address, and any width, which is the cheapest for it.

@@ -2,7 +2,7 @@
 
 use super::{Rtas, status};
 use crate::layout::PCI_BUID;
-use crate::phb::{Granted, Phb};
+use crate::phb::Phb;
 use devices::pci::Bus;
 
 /// A register of a function.
@@ -103,7 +103,7 @@ pub(super) fn change_msi(rtas: &mut Rtas<'_>) -> i32 {
         let function = phb.bus(PCI_BUID)?.function(devfn)?;
         phb.messages().grant(devfn, function.as_ref(), number)
     };
-    let Some(Granted(granted)) = grant() else { return status::PARAMETER_ERROR };
+    let Some(granted) = grant() else { return status::PARAMETER_ERROR };
     rtas.rets[0] = granted;
     rtas.rets[1] = sequence.wrapping_add(1);
     if let Some(kind) = rtas.rets.get_mut(2) {

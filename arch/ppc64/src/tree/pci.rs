@@ -5,7 +5,8 @@
 //! and writes the registers through configuration space.
 
 use crate::layout::{
-    PCI_BUID, PCI_DMA_SIZE, PCI_LIOBN, PCI_MEM32, PCI_MEM32_BUS, PCI_MEM32_SIZE, PCI_MEM64, PCI_MEM64_SIZE,
+    IRQ_MSI_COUNT, PCI_BUID, PCI_DMA_SIZE, PCI_LIOBN, PCI_MEM32, PCI_MEM32_BUS, PCI_MEM32_SIZE, PCI_MEM64,
+    PCI_MEM64_SIZE,
 };
 use devices::pci::{Bar, BarKind, Identity};
 use fdt::{Cell, Node, Phandle};
@@ -51,7 +52,6 @@ pub(super) fn host_bridge(functions: &[PciFunction], intc: Phandle) -> Option<No
         return None;
     }
     let [buid_high, buid_low] = halves(PCI_BUID);
-    let messages = functions.iter().map(|function| u32::from(function.messages)).sum();
     let [dma_high, dma_low] = halves(PCI_DMA_SIZE);
     let node = Node::new(format!("pci@{PCI_BUID:x}"))
         .string("device_type", "pci")
@@ -62,13 +62,14 @@ pub(super) fn host_bridge(functions: &[PciFunction], intc: Phandle) -> Option<No
         .u32("#interrupt-cells", 1)
         .cells("bus-range", [0, 0])
         .cells("ranges", ranges())
-        .cells("interrupt-map-mask", [0xff00, 0, 0, 7])
+        .cells("interrupt-map-mask", [0xf800, 0, 0, 7])
         .cells("interrupt-map", functions.iter().flat_map(|function| pin(function, intc)))
         .empty("used-by-rtas")
         // Configuration space has 4096 bytes a function.
         .u32("ibm,pci-config-space-type", 1)
-        // Linux makes no MSI domain without it, and then falls over a function that has messages.
-        .u32("ibm,pe-total-#msi", messages)
+        // Linux makes no MSI domain without it, and then falls over a function that has messages. What it says Linux shares out
+        // evenly; more than there are leaves each function what it has.
+        .u32("ibm,pe-total-#msi", IRQ_MSI_COUNT)
         .u32("ibm,#dma-address-cells", 2)
         .u32("ibm,#dma-size-cells", 2)
         .cells("ibm,dma-window", [PCI_LIOBN, 0, 0, dma_high, dma_low]);

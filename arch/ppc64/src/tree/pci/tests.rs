@@ -61,7 +61,8 @@ fn windows_interrupts_and_dma() {
         bridge("interrupt-map"),
         [[0, 0, 0, 1, intc, 0x1200, 1], [9 << 11, 0, 0, 1, intc, 0x1209, 1]].concat()
     );
-    assert_eq!(bridge("ibm,pe-total-#msi"), [5]);
+    assert_eq!(bridge("ibm,pe-total-#msi"), [IRQ_MSI_COUNT]);
+    assert_eq!(bridge("interrupt-map-mask"), [0xf800, 0, 0, 7]);
     assert_eq!(bridge("ibm,dma-window"), [PCI_LIOBN, 0, 0, 0, PCI_DMA_SIZE as u32]);
     assert_eq!(cells(&tree, "/chosen", "linux,pci-probe-only"), [0]);
 }
