@@ -14,8 +14,8 @@ pub(super) fn table() -> Vec<Scenario> {
     let mut table = Vec::new();
     for host in [Host::Powernv9, Host::Powernv8, Host::Powernv10] {
         table.extend([
-            Scenario::at(host, "disk_killed", Body::Steps(|host| killed(host, "kernel"))).within(600),
-            Scenario::at(host, "vmm_plane_disk_killed", Body::Steps(|host| killed(host, "vmm"))).within(600),
+            Scenario::at(host, "disk_killed", Body::Steps(|host| killed(host, "kernel"))).within(900),
+            Scenario::at(host, "vmm_plane_disk_killed", Body::Steps(|host| killed(host, "vmm"))).within(900),
             rebind(host, "disk_rebind", "--plane kernel --memory 256M --disk path=/dev/lab/b"),
             rebind(host, "vmm_plane_disk_rebind", "--plane vmm --memory 256M --disk path=/dev/lab/b"),
         ]);
@@ -78,5 +78,5 @@ fn rebind(host: Host, title: &'static str, flags: &'static str) -> Scenario {
     let cmdline = "console=hvc0 quiet lab.run=sh /tests/disk-rebind.sh 20";
     let shows = &["rebind: 20 times the same\n", "lab-exit 0\n"];
     let guest = Guest { kernel: DEBIAN, flags, cmdline, shows, hides: &["rebind: FAIL"], exit: 0 };
-    Scenario::at(host, title, Body::Guest(guest)).within(400)
+    Scenario::at(host, title, Body::Guest(guest)).within(600)
 }

@@ -11,10 +11,10 @@ pub(super) fn table() -> Vec<Scenario> {
     let mut table = Vec::new();
     for host in [Host::Powernv9, Host::Powernv8, Host::Powernv10] {
         table.extend([
-            Scenario::at(host, "net_pair", Body::Steps(|host| pair(host, "kernel"))).within(600),
-            Scenario::at(host, "vmm_plane_net_pair", Body::Steps(|host| pair(host, "vmm"))).within(600),
-            Scenario::at(host, "net_rebind", Body::Steps(|host| rebind(host, "kernel"))).within(400),
-            Scenario::at(host, "vmm_plane_net_rebind", Body::Steps(|host| rebind(host, "vmm"))).within(400),
+            Scenario::at(host, "net_pair", Body::Steps(|host| pair(host, "kernel"))).within(900),
+            Scenario::at(host, "vmm_plane_net_pair", Body::Steps(|host| pair(host, "vmm"))).within(900),
+            Scenario::at(host, "net_rebind", Body::Steps(|host| rebind(host, "kernel"))).within(600),
+            Scenario::at(host, "vmm_plane_net_rebind", Body::Steps(|host| rebind(host, "vmm"))).within(600),
         ]);
     }
     table
