@@ -21,8 +21,7 @@ pub(super) fn table() -> Vec<Scenario> {
 }
 
 /// The bridge of the host, and the host on it.
-const BRIDGE: &str =
-    "lab-bridge br0 tap0 tap1 && { ip addr show br0 | grep -q inet || ip addr add 10.9.0.1/24 dev br0; }";
+const BRIDGE: &str = "lab-bridge br0 tap0 tap1 && { ip addr show br0 | grep -q 'inet 10' || ip addr add 10.9.0.1/24 dev br0; }";
 const HOST: &str = "10.9.0.1";
 const CLIENT: &str = "10.9.0.2";
 const SERVER: &str = "10.9.0.3";
