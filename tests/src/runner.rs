@@ -42,6 +42,8 @@ pub fn main() -> ExitCode {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Options {
     list: bool,
+    /// Those that take long run too.
+    ignored: bool,
     /// A scenario runs if its name holds one of them; all run if there is none.
     filters: Vec<String>,
 }
@@ -52,9 +54,12 @@ impl Options {
         for argument in arguments {
             match argument.as_str() {
                 "--list" => options.list = true,
+                "--include-ignored" => options.ignored = true,
                 // The default here: a scenario's output is shown when it fails.
                 "--nocapture" | "--no-capture" => {}
-                flag if flag.starts_with('-') => bail!("{flag}: the scenarios take --list and filters"),
+                flag if flag.starts_with('-') => {
+                    bail!("{flag}: the scenarios take --list, --include-ignored and filters")
+                }
                 _ => options.filters.push(argument),
             }
         }
@@ -69,7 +74,9 @@ impl Options {
 /// Runs what was asked for; whether all of it passed.
 fn run(options: &Options) -> Result<bool> {
     let all = scenarios::all();
-    let chosen: Vec<&Scenario> = all.iter().filter(|scenario| options.takes(&scenario.name())).collect();
+    let named = all.iter().filter(|scenario| options.takes(&scenario.name()));
+    let (chosen, ignored): (Vec<&Scenario>, Vec<_>) =
+        named.partition(|scenario| options.ignored || !scenario.ignored);
     if options.list {
         chosen.iter().for_each(|scenario| println!("{}: test", scenario.name()));
         return Ok(true);
@@ -86,11 +93,12 @@ fn run(options: &Options) -> Result<bool> {
     }
     report(&failures);
     println!(
-        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        "\ntest result: {}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
         if failures.is_empty() { "ok" } else { "FAILED" },
         chosen.len() - failures.len(),
         failures.len(),
-        all.len() - chosen.len(),
+        ignored.len(),
+        all.len() - chosen.len() - ignored.len(),
         begin.elapsed().as_secs_f64()
     );
     Ok(failures.is_empty())

@@ -78,6 +78,7 @@ pub(super) fn table() -> Vec<Scenario> {
         place: Place::Native,
         title,
         limit: Duration::ZERO,
+        ignored: false,
         body: Body::Alone(body),
     };
     let mut table = vec![

@@ -45,6 +45,8 @@ pub struct Scenario {
     pub title: &'static str,
     /// How long it may take; a boot of the host does not count.
     pub limit: Duration,
+    /// It runs with `--include-ignored` only: it takes long, and what it shows is shown on another host too.
+    pub ignored: bool,
     /// How.
     pub body: Body,
 }
@@ -102,7 +104,11 @@ impl Scenario {
     }
 
     fn at(host: Host, title: &'static str, body: Body) -> Self {
-        Scenario { place: Place::Lab(host), title, limit: LIMIT, body }
+        Scenario { place: Place::Lab(host), title, limit: LIMIT, ignored: false, body }
+    }
+
+    fn ignored_if(self, ignored: bool) -> Self {
+        Scenario { ignored, ..self }
     }
 
     fn within(self, seconds: u64) -> Self {

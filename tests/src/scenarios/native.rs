@@ -14,6 +14,7 @@ pub(super) fn table() -> Vec<Scenario> {
         place: Place::Native,
         title,
         limit: Duration::ZERO,
+        ignored: false,
         body: Body::Alone(body),
     };
     vec![

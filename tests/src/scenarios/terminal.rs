@@ -13,6 +13,7 @@ pub(super) fn table() -> Vec<Scenario> {
         place: Place::Lab(Host::Powernv9),
         title: "escape_key_restores_the_terminal",
         limit: LIMIT,
+        ignored: false,
         body: Body::Alone(escape),
     }]
 }
