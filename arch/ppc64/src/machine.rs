@@ -182,7 +182,7 @@ impl<V: Vm> Arch for Machine<V> {
         if let Some(populate) = self.populate.take() {
             let tces = Arc::<TceTable>::default();
             let bus = populate(dma::memory(memory, Arc::clone(&tces) as _));
-            let bus = bus.map_err(|source| HvError { call: "a PCI function's eventfd", source })?;
+            let bus = bus.map_err(|source| HvError { call: "setting up the PCI devices", source })?;
             self.platform.phb = Phb::new(bus, tces);
         }
         self.sources = sources(&self.plan, self.platform.phb.as_ref());

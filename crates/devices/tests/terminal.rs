@@ -74,9 +74,10 @@ impl Case {
         // SAFETY: signal, setsid and ioctl are async-signal-safe.
         unsafe {
             command.pre_exec(|| {
-                // Ignored if a shell started the tests in the background.
-                libc::signal(libc::SIGINT, libc::SIG_DFL);
-                libc::signal(libc::SIGQUIT, libc::SIG_DFL);
+                // Ignored if a shell started the tests in the background, or nohup did.
+                for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 libc::setsid();
                 match libc::ioctl(0, libc::TIOCSCTTY, 0) {
                     0 => Ok(()),

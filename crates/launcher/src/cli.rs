@@ -10,6 +10,7 @@ use crate::exit_code;
 use clap::builder::styling::Styles;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use tracing_subscriber::EnvFilter;
 
 const EXAMPLES: &str = "\
@@ -111,6 +112,14 @@ pub enum Command {
         #[command(flatten)]
         vm: VmRef,
     },
+    /// Ask the guest of a running VM for memory, and say what it has given back; the VM needs a balloon
+    Balloon {
+        /// Which VM.
+        #[command(flatten)]
+        vm: VmRef,
+        /// How much it is to give in all, as in 512M; 0 gives it all back [default: leave it as it is]
+        size: Option<BalloonSize>,
+    },
     /// Have a running VM read its configuration file again, as SIGHUP does; its tunables change at once
     Reload {
         /// Which VM.
@@ -143,6 +152,21 @@ pub struct VmRef {
     /// Where to look for the name [default: $XDG_RUNTIME_DIR/cede and /run/cede]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
+}
+
+/// Bytes of a balloon: a size, or nothing at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BalloonSize(pub u64);
+
+impl FromStr for BalloonSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "0" => Ok(Self(0)),
+            _ => text.parse::<MemorySize>().map(|size| Self(size.bytes())),
+        }
+    }
 }
 
 /// Flags that say what to log.

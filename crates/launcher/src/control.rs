@@ -29,6 +29,7 @@ pub use server::Server;
 pub use steering::{Load, Reloaded, Steering};
 
 use crate::config::TunableChanges;
+use protocol::Ballooned;
 use vcore::{Snapshot, Tunables};
 
 /// What a VM offers to those who steer it. Called by several threads at once.
@@ -63,6 +64,18 @@ pub trait Control: Send + Sync {
 
     /// Whether the VM is paused.
     fn paused(&self) -> bool;
+
+    /// The balloon, if the VM has one.
+    fn balloon(&self) -> Option<&dyn Inflate>;
+}
+
+/// A balloon, as it is steered.
+pub trait Inflate: Send + Sync {
+    /// Asks the guest for so many bytes in all.
+    fn ask(&self, bytes: u64);
+
+    /// What it is asked for, and what it has given.
+    fn given(&self) -> Ballooned;
 }
 
 /// The figures of a vCPU.

@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         }
         Command::Pause { vm } => commands::pause(&vm),
         Command::Resume { vm } => commands::resume(&vm),
+        Command::Balloon { vm, size } => commands::balloon(&vm, size),
         Command::Reload { vm } => commands::reload(&vm),
         Command::List { run_dir, json } => commands::running(run_dir.as_deref(), json),
     };

@@ -155,6 +155,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
     let devices = OpenDevices::open(&config.devices)?;
+    let balloon = devices.balloon();
     let (plane, polls) = (plan.spec.plane, plan.host.generation == Generation::Power8);
     let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;
     let figures = vm.figures();
@@ -181,7 +182,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
         Plane::Vmm(_) => Side::Vmm(tunables),
         Plane::Kernel => Side::Kernel(HostTunables::new(Parameters::default(), polls), figures),
     };
-    let control = Arc::new(RunningVm::new(vm.handle(), side));
+    let control = Arc::new(RunningVm::new(vm.handle(), side, balloon));
     let steering = steering.get_or_init(|| Arc::new(Steering::new(control, config.clone(), load)));
     // Ends before the VM's threads do.
     let _server = match run_dir {

@@ -3,7 +3,7 @@
 use super::client::{Client, ClientError, list};
 use super::protocol::{Command, Paused, Stat, Tuned};
 use super::{bases, show};
-use crate::cli::VmRef;
+use crate::cli::{BalloonSize, VmRef};
 use crate::config::TunableChanges;
 use crate::exit_code::Outcome;
 use crate::report;
@@ -50,6 +50,13 @@ pub fn resume(vm: &VmRef) -> Outcome {
 fn paused(vm: &VmRef, command: &Command) -> Outcome {
     let state = |Paused { paused }| if paused { "paused" } else { "running" }.to_owned();
     finish(client(vm).ask(command).map(state))
+}
+
+/// `cede balloon`.
+#[must_use]
+pub fn balloon(vm: &VmRef, size: Option<BalloonSize>) -> Outcome {
+    let command = Command::Balloon { bytes: size.map(|BalloonSize(bytes)| bytes) };
+    finish(client(vm).ask(&command).map(|given| show::balloon(&given)))
 }
 
 /// `cede list`.

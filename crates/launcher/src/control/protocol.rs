@@ -43,6 +43,11 @@ pub enum Command {
     Pause,
     /// Let them go on: [`Paused`].
     Resume,
+    /// Ask the guest for memory, or only what was asked for and given: [`Ballooned`].
+    Balloon {
+        /// How much it is to give in all; `None` leaves that as it is.
+        bytes: Option<u64>,
+    },
 }
 
 /// Tunables by name.
@@ -126,6 +131,15 @@ pub struct Tuned {
 pub struct Paused {
     /// Whether the VM is paused now.
     pub paused: bool,
+}
+
+/// What the guest is asked to give back, and what it has given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ballooned {
+    /// Bytes that it is asked for.
+    pub target: u64,
+    /// Bytes that it says it has given.
+    pub actual: u64,
 }
 
 /// The tunables as the wire has them.

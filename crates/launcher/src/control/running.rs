@@ -1,8 +1,10 @@
 //! A running VM as the control socket sees it, on either plane.
 
 use super::kernel::{HostTunables, counters};
-use super::{Control, VcpuStats};
+use super::protocol::Ballooned;
+use super::{Control, Inflate, VcpuStats};
 use crate::config::TunableChanges;
+use devices::virtio::balloon::Balloon;
 use kvm::ppc64::VcpuFigures;
 use std::sync::Arc;
 use vcore::{SharedTunables, ThreadState, Tunables};
@@ -20,13 +22,14 @@ pub enum Side {
 pub struct RunningVm {
     handle: Handle,
     side: Side,
+    balloon: Option<Arc<Balloon>>,
 }
 
 impl RunningVm {
     /// The VM behind `handle`.
     #[must_use]
-    pub fn new(handle: Handle, side: Side) -> Self {
-        Self { handle, side }
+    pub fn new(handle: Handle, side: Side, balloon: Option<Arc<Balloon>>) -> Self {
+        Self { handle, side, balloon }
     }
 }
 
@@ -43,6 +46,16 @@ fn state(status: &VcpuStatus, paused: bool) -> &'static str {
         ThreadState::Running => "guest",
         ThreadState::Napping if status.polling => "polling",
         ThreadState::Napping => "napping",
+    }
+}
+
+impl Inflate for Balloon {
+    fn ask(&self, bytes: u64) {
+        self.set_target(bytes);
+    }
+
+    fn given(&self) -> Ballooned {
+        Ballooned { target: self.target(), actual: self.actual() }
     }
 }
 
@@ -105,5 +118,9 @@ impl Control for RunningVm {
 
     fn paused(&self) -> bool {
         self.handle.is_paused()
+    }
+
+    fn balloon(&self) -> Option<&dyn Inflate> {
+        self.balloon.as_deref().map(|balloon| balloon as _)
     }
 }

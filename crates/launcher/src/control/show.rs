@@ -1,6 +1,6 @@
 //! What the commands print.
 
-use super::protocol::{Info, Named, Stat, Vcpu};
+use super::protocol::{Ballooned, Info, Named, Stat, Vcpu};
 use std::fmt::Write;
 
 /// The counters of the table: a heading that fits, and KVM's name.
@@ -21,6 +21,12 @@ pub fn tunables(tunables: Option<&Named>) -> String {
     let Some(tunables) = tunables else { return "no tunables".into() };
     let text: Vec<String> = tunables.iter().map(|(name, value)| format!("{name}={value}")).collect();
     text.join(" ")
+}
+
+/// What the guest is asked to give back, and what it has given, in whole MiB.
+#[must_use]
+pub fn balloon(Ballooned { target, actual }: &Ballooned) -> String {
+    format!("asked for {}M, given {}M", target >> 20, actual >> 20)
 }
 
 /// The figures since the VM started.

@@ -4,7 +4,7 @@
 //! between. One that nobody names any more goes back to what it was before this VM said anything, which is the
 //! default on the vmm plane and the host's own value on the kernel plane.
 
-use super::protocol::{self, Command, Info, Paused, Stat, Tuned, Vcpu};
+use super::protocol::{self, Ballooned, Command, Info, Paused, Stat, Tuned, Vcpu};
 use super::{Control, protocol::named};
 use crate::config::{ConfigError, TunableChanges, VmConfig, schema};
 use crate::report::chain;
@@ -95,8 +95,25 @@ impl Steering {
                 notes: reloaded.warning().into_iter().collect(),
             })),
             Command::Pause => protocol::answer(self.control.pause().map(|()| self.paused())),
+            Command::Balloon { bytes } => protocol::answer(self.balloon(bytes)),
             Command::Resume => protocol::answer(self.control.resume().map(|()| self.paused())),
         }
+    }
+
+    fn balloon(&self, bytes: Option<u64>) -> Result<Ballooned, String> {
+        let balloon = self.control.balloon();
+        let balloon = balloon.ok_or("this VM has no balloon; start it with --balloon ([balloon])")?;
+        let memory = self.config.memory;
+        match bytes {
+            Some(bytes) if bytes >= memory.bytes() => {
+                return Err(format!(
+                    "a balloon of {bytes} bytes leaves nothing of {memory} of memory; ask for less"
+                ));
+            }
+            Some(bytes) => balloon.ask(bytes),
+            None => {}
+        }
+        Ok(balloon.given())
     }
 
     fn info(&self) -> Info {

@@ -1,7 +1,7 @@
 //! A VM that is none behind a real socket.
 
 use super::client::{Client, ClientError, list};
-use super::protocol::{self, Command, Info, Paused, Stat, Tuned};
+use super::protocol::{self, Ballooned, Command, Info, Paused, Stat, Tuned};
 use super::*;
 use crate::config::schema;
 use crate::config::{ConfigError, Settings, VmConfig};
@@ -9,7 +9,7 @@ use crate::report::chain;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use vcore::Tunables;
@@ -21,6 +21,22 @@ struct Fake {
     /// Why tunables cannot be set.
     refusal: Mutex<Option<&'static str>>,
     paused: AtomicBool,
+    balloon: FakeBalloon,
+}
+
+/// Its guest gives half of what it is asked for.
+#[derive(Default)]
+struct FakeBalloon(AtomicU64);
+
+impl Inflate for FakeBalloon {
+    fn ask(&self, bytes: u64) {
+        self.0.store(bytes, SeqCst);
+    }
+
+    fn given(&self) -> Ballooned {
+        let target = self.0.load(SeqCst);
+        Ballooned { target, actual: target / 2 }
+    }
 }
 
 impl Control for Fake {
@@ -69,6 +85,10 @@ impl Control for Fake {
 
     fn paused(&self) -> bool {
         self.paused.load(SeqCst)
+    }
+
+    fn balloon(&self) -> Option<&dyn Inflate> {
+        Some(&self.balloon)
     }
 }
 
@@ -131,6 +151,13 @@ fn a_vm_is_steered_by_its_name_and_by_its_socket() {
         };
         assert_eq!(ask::<Info>(base.path(), vm, &Command::Info).unwrap(), info);
         assert!(!ask::<Paused>(base.path(), vm, &Command::Resume).unwrap().paused);
+
+        let balloon = |bytes| ask::<Ballooned>(base.path(), vm, &Command::Balloon { bytes });
+        let given = Ballooned { target: 64 << 20, actual: 32 << 20 };
+        assert_eq!(balloon(Some(64 << 20)).unwrap(), given);
+        assert_eq!(balloon(None).unwrap(), given);
+        let error = chain(&balloon(Some(1 << 40)).unwrap_err());
+        assert!(error.contains("leaves nothing of 1G of memory"), "{error}");
         assert!(!fake.paused());
 
         let stat: Stat = ask(base.path(), vm, &Command::Stat).unwrap();
