@@ -77,8 +77,8 @@ pub enum Fatal {
         what: String,
     },
     /// The machine could not be put into its first state.
-    #[error("the machine could not be reset: {0}")]
-    Reset(String),
+    #[error("the machine could not be reset")]
+    Reset(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// An architecture: exits in, actions out.

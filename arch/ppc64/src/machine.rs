@@ -234,7 +234,7 @@ impl<V: Vm> Arch for Machine<V> {
         if let Some(phb) = &self.platform.phb {
             phb.reset();
         }
-        self.boot().map_err(|error| Fatal::Reset(chain(&error)))?;
+        self.boot().map_err(|error| Fatal::Reset(Box::new(error)))?;
         let placement = self.images.placement();
         self.platform.cpus.set(0, CpuState::Running);
         Ok((0, Entry { pc: placement.entry, r3: placement.fdt }))
@@ -307,20 +307,9 @@ impl<V: Vm> Arch for Machine<V> {
 fn lost<V: arch_api::ppc64::Vcpu>(index: usize, vcpu: &mut V, exit: Exit) -> Fatal {
     let place = match vcpu.regs() {
         Ok(r) => format!("pc {:#x} msr {:#x} lr {:#x}", r.pc, r.msr, r.lr),
-        Err(error) => chain(&error),
+        Err(HvError { call, source }) => format!("unknown registers ({call}: {source})"),
     };
     Fatal::Guest { vcpu: index, what: format!("{exit:x?} at {place}") }
-}
-
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -109,7 +109,9 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 pub(crate) fn line(error: &dyn std::error::Error, path: &Path) -> String {
-    crate::machine::chain(error).replace(path.to_str().unwrap(), "PATH")
+    let errors = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<_> = errors.map(ToString::to_string).collect();
+    texts.join(": ").replace(path.to_str().unwrap(), "PATH")
 }
 
 fn format(what: &str) -> String {
