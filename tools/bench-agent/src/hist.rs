@@ -135,7 +135,8 @@ macro_rules! syscalls {
 
 /// Those that a monitor may make while its guest runs; the others are told by their number.
 const SYSCALLS: &[(libc::c_long, &str)] = syscalls! {
-    SYS_read "read" SYS_write "write" SYS_readv "readv" SYS_writev "writev" SYS_ioctl "ioctl" SYS_futex "futex"
+    SYS_read "read" SYS_write "write" SYS_readv "readv" SYS_writev "writev" SYS_preadv "preadv" SYS_pwritev "pwritev"
+    SYS_preadv2 "preadv2" SYS_pwritev2 "pwritev2" SYS_io_uring_enter "io_uring_enter" SYS_ioctl "ioctl" SYS_futex "futex"
     SYS_poll "poll" SYS_ppoll "ppoll" SYS_pselect6 "pselect6" SYS_epoll_wait "epoll_wait"
     SYS_epoll_pwait "epoll_pwait" SYS_epoll_ctl "epoll_ctl" SYS_recvmsg "recvmsg" SYS_sendmsg "sendmsg"
     SYS_rt_sigprocmask "rt_sigprocmask" SYS_rt_sigtimedwait "rt_sigtimedwait" SYS_rt_sigpending "rt_sigpending"

@@ -3,11 +3,14 @@
 //!
 //! | module | is the plan of |
 //! |---|---|
+//! | [`blk`] | `cargo xtask bench blk`: what a disk does, and what its requests cost |
 //! | [`boot`] | `cargo xtask bench boot`: what a monitor costs until its guest runs |
 //! | [`idle`] | `cargo xtask bench idle`: what a guest costs that has little or nothing to do |
 //!
 //! `bench-agent count` stands alone: it gives [`Counts`], as JSON too.
 
+#[path = "plan/blk.rs"]
+pub mod blk;
 #[path = "plan/boot.rs"]
 pub mod boot;
 mod counts;

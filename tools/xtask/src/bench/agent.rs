@@ -12,7 +12,12 @@ use crate::lab::{Event, Session, Stream};
 
 /// The lab's command that makes `/lab/bench-agent` do `plan`.
 pub fn command(what: &str, plan: &impl Serialize) -> Result<Vec<String>> {
-    let script = format!("{} && exec /lab/bench-agent {what} \"$1\"", qemu::PREPARE);
+    command_after("true", what, plan)
+}
+
+/// The same once the shell command `prepare` has succeeded.
+pub fn command_after(prepare: &str, what: &str, plan: &impl Serialize) -> Result<Vec<String>> {
+    let script = format!("{} && {prepare} && exec /lab/bench-agent {what} \"$1\"", qemu::PREPARE);
     Ok(super::words(&["sh", "-c", &script, "sh", &serde_json::to_string(plan)?]))
 }
 

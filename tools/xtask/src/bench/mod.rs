@@ -1,6 +1,7 @@
 //! `cargo xtask bench`. A bench reports; a slow result is no failure.
 
 mod agent;
+mod blk;
 mod boot;
 mod foreign;
 mod idle;
@@ -13,14 +14,21 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 
+use crate::lab::fetch::Image;
+use crate::lab::{cpio, initramfs};
 use crate::paths;
 
 /// Measure cede
 #[derive(Subcommand, Debug)]
 pub enum Bench {
+    /// A disk's requests per second and what they cost, next to QEMU's virtio-blk, on an emulated POWER host
+    ///
+    /// fio in the same guest under QEMU and under each plane of cede, in one boot of the host, in turn. The report is
+    /// target/bench/blk.json too.
+    Blk(blk::Options),
     /// Start-up and memory, next to QEMU's pseries machine, on an emulated POWER9 host
     ///
     /// Both run under the same KVM in one boot of the host, in turn. The emulated host's absolute times mean
@@ -46,6 +54,7 @@ pub enum Bench {
 /// Does what the command line asks.
 pub fn main(bench: Bench) -> Result<ExitCode> {
     match bench {
+        Bench::Blk(options) => blk::run(&options),
         Bench::Boot(options) => boot::run(&options),
         Bench::Idle(options) => idle::run(&options),
         Bench::Irq(options) => irq::run(&options),
@@ -62,6 +71,31 @@ fn directory() -> Result<PathBuf> {
     let dir = paths::root().join("target/bench");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
+}
+
+/// Those of `rows` whose names were asked for, or all.
+fn asked_for<'a, T>(
+    rows: &'a [(&'static str, T)],
+    asked: &'a [String],
+) -> Result<impl Iterator<Item = &'a (&'static str, T)>> {
+    let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
+    for name in asked {
+        ensure!(names.contains(&name.as_str()), "no subject {name:?}: there are {}", names.join("; "));
+    }
+    Ok(rows.iter().filter(move |(name, _)| asked.is_empty() || asked.iter().any(|asked| asked == name)))
+}
+
+/// The lab's initrd with what the guest of bench `name` does in /bench: `tools/lab/guest-bench-NAME`, and what that reads.
+fn initrd(image: &Image, name: &str) -> Result<PathBuf> {
+    let mut archive = initramfs::guest_archive(image)?;
+    let mut ours = cpio::Archive::new(Vec::new());
+    let source = |what: &str| paths::root().join(format!("tools/lab/guest-bench-{what}"));
+    ours.file("bench/run", &source(name))?;
+    ours.file("bench/root", &source("root"))?;
+    archive.extend(ours.finish()?);
+    let initrd = directory()?.join(format!("{name}-initrd"));
+    fs::write(&initrd, archive).with_context(|| format!("cannot write {}", initrd.display()))?;
+    Ok(initrd)
 }
 
 fn vcore(arguments: &[String]) -> Result<ExitCode> {

@@ -142,6 +142,11 @@ impl Image {
     pub fn modules(&self) -> PathBuf {
         self.dir.join("modules")
     }
+
+    /// A module of that kernel that is on no list and needs no other, decompressed.
+    pub fn module(&self, name: &str) -> Result<Vec<u8>> {
+        modules::single(&self.dir.join("kernel-64k"), name, &xz(&self.dir.join("tools")))
+    }
 }
 
 /// What a fetch may be told.
@@ -335,9 +340,7 @@ impl Parts {
             let name = kernel.strip_prefix(image)?.to_owned();
             std::os::unix::fs::symlink(name, image.join(format!("vmlinux-{pages}")))?;
         }
-        let own_xz = tools.join("usr/bin/xz");
-        let xz = if own_xz.exists() { own_xz } else { PathBuf::from("xz") };
-        modules::prepare(&image.join("kernel-64k"), &image.join("modules"), &xz)?;
+        modules::prepare(&image.join("kernel-64k"), &image.join("modules"), &xz(&tools))?;
         if !self.tools.is_empty() {
             wrappers(image)?;
         }
@@ -345,6 +348,12 @@ impl Parts {
         phase.done();
         Ok(())
     }
+}
+
+/// The machine's, or the one among `tools`.
+fn xz(tools: &Path) -> PathBuf {
+    let own = tools.join("usr/bin/xz");
+    if own.exists() { own } else { PathBuf::from("xz") }
 }
 
 fn extract(deb: &Path, into: &Path) -> Result<()> {

@@ -68,6 +68,16 @@ pub fn prepare(package: &Path, into: &Path, xz: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The module `name` of `package`, decompressed; for one that depends on no other.
+pub fn single(package: &Path, name: &str, xz: &Path) -> Result<Vec<u8>> {
+    let mut available = HashMap::new();
+    collect(package, &mut available)?;
+    let path = available.get(name).with_context(|| format!("the kernel package has no module {name}"))?;
+    let module = decompress(path, xz)?;
+    ensure!(depends(&module).is_empty(), "the module {name} needs others");
+    Ok(module)
+}
+
 struct Loader<'a> {
     available: HashMap<String, PathBuf>,
     into: &'a Path,
