@@ -1,6 +1,7 @@
 //! The host bridge's node.
 
 use super::*;
+use crate::fake::function::IDENTITY;
 use crate::tree::tests::{cells, power9};
 use crate::tree::{Error, build};
 use fdt::Tree;
@@ -10,14 +11,7 @@ const PATH: &str = "/pci@800000020000000";
 fn function(slot: u8, messages: u16) -> PciFunction {
     PciFunction {
         devfn: slot << 3,
-        identity: Identity {
-            vendor: 0x1af4,
-            device: 0x1042,
-            revision: 1,
-            class: 0x01_00_00,
-            subsystem_vendor: 0x1af4,
-            subsystem: 0x1100,
-        },
+        identity: IDENTITY,
         bars: vec![
             Bar { index: 0, kind: BarKind::Memory64, size: 0x4000 },
             Bar { index: 2, kind: BarKind::Memory32, size: 0x1000 },
