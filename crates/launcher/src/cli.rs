@@ -243,7 +243,7 @@ pub struct VmFlags {
     /// Interrupt controller [default: auto]
     #[arg(long, value_name = "KIND")]
     irqchip: Option<IrqchipChoice>,
-    /// Who handles H_CEDE: KVM, or cede's own scheduler [default: auto]
+    /// Who handles H_CEDE: KVM, KVM with cede's polling, or cede's own scheduler [default: auto]
     #[arg(long, value_name = "PLANE")]
     plane: Option<PlaneChoice>,
     /// Directory of the control sockets [default: $XDG_RUNTIME_DIR/cede, or /run/cede for root]

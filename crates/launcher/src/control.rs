@@ -34,7 +34,7 @@ use vcore::{Snapshot, Tunables};
 
 /// What a VM offers to those who steer it. Called by several threads at once.
 pub trait Control: Send + Sync {
-    /// The plane's name: `kernel` or `vmm`.
+    /// The plane's name: `kernel`, `assist` or `vmm`.
     fn plane(&self) -> &'static str;
 
     /// The present tunables; `None` where the host shows none.

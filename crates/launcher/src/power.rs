@@ -109,6 +109,7 @@ fn wish(config: &VmConfig) -> Wish {
         plane: match config.plane {
             PlaneChoice::Auto => None,
             PlaneChoice::Kernel => Some(PlaneKind::Kernel),
+            PlaneChoice::Assist => Some(PlaneKind::Assist),
             PlaneChoice::Vmm => Some(PlaneKind::Vmm),
         },
         cmdline: config.boot.cmdline.clone(),
@@ -179,7 +180,8 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     };
     let vm = vmm::Vm::new(machine, console, options)?;
     let side = match plane {
-        Plane::Vmm(_) => Side::Vmm(tunables),
+        Plane::Vmm(_) => Side::Own { plane: "vmm", tunables },
+        Plane::Assist(_) => Side::Own { plane: "assist", tunables },
         Plane::Kernel => Side::Kernel(HostTunables::new(Parameters::default(), polls), figures),
     };
     let control = Arc::new(RunningVm::new(vm.handle(), side, balloon));

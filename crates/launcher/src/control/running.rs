@@ -13,7 +13,12 @@ use vmm::{Handle, VcpuStatus};
 /// Whose the tunables and the figures are.
 pub enum Side {
     /// cede's own.
-    Vmm(Arc<SharedTunables>),
+    Own {
+        /// The plane's name.
+        plane: &'static str,
+        /// The VM's own.
+        tunables: Arc<SharedTunables>,
+    },
     /// KVM's and the host's.
     Kernel(HostTunables, VcpuFigures),
 }
@@ -62,22 +67,23 @@ impl Inflate for Balloon {
 impl Control for RunningVm {
     fn plane(&self) -> &'static str {
         match self.side {
-            Side::Vmm(_) => "vmm",
+            Side::Own { plane, .. } => plane,
             Side::Kernel(..) => "kernel",
         }
     }
 
     fn tunables(&self) -> Option<Tunables> {
         match &self.side {
-            Side::Vmm(tunables) => Some(tunables.get()),
+            Side::Own { tunables, .. } => Some(tunables.get()),
             Side::Kernel(host, _) => host.get(),
         }
     }
 
     fn set(&self, changes: TunableChanges) -> Result<(), String> {
         match &self.side {
-            Side::Vmm(tunables) => {
+            Side::Own { tunables, .. } => {
                 tunables.set(changes.on(tunables.get()));
+                self.handle.look_again();
                 Ok(())
             }
             Side::Kernel(host, _) => host.set(changes),
@@ -88,7 +94,7 @@ impl Control for RunningVm {
         let paused = self.handle.is_paused();
         let figures = |(vcpu, status): (usize, VcpuStatus)| {
             let (halt_poll_ns, stats) = match &self.side {
-                Side::Vmm(_) => (Some(status.halt_poll_ns), status.snapshot),
+                Side::Own { .. } => (Some(status.halt_poll_ns), status.snapshot),
                 Side::Kernel(_, figures) => {
                     let kvm = figures.with(vcpu, counters).and_then(Result::ok);
                     (None, kvm.unwrap_or(status.snapshot))
