@@ -20,7 +20,7 @@ pub(super) fn table() -> Vec<Scenario> {
             &[" XIVE", "hotplug: FAIL"],
         )
         .within(900),
-        Scenario::at(Powernv8, "vmm_plane_steered", Body::Steps(steered)).within(900),
+        Scenario::at(Powernv8, "vmm_plane_steered", Body::Steps(|host| steered(host, "vmm"))).within(900),
         Scenario::at(PseriesNested, "vmm_plane_two_cpus", Body::Guest(NESTED)).within(400),
     ];
     for host in [Powernv9, Powernv10] {
@@ -44,7 +44,7 @@ pub(super) fn table() -> Vec<Scenario> {
             )
             .within(300),
             Scenario::at(host, "vmm_plane_reboot", Body::Steps(|host| reboot(host, "--plane vmm"))),
-            Scenario::at(host, "vmm_plane_steered", Body::Steps(steered)),
+            Scenario::at(host, "vmm_plane_steered", Body::Steps(|host| steered(host, "vmm"))),
             Scenario::at(host, "vmm_plane_event_lost", Body::Steps(event_lost)),
         ]);
     }
@@ -69,11 +69,11 @@ const NESTED: Guest = Guest {
     exit: 0,
 };
 
-const ONE_CPU: &[&str] =
+pub(super) const ONE_CPU: &[&str] =
     &["cpus: online 0\n", "cpus: 0 ran a process\n", "hotplug: done, online 0\n", "lab-exit 0\n"];
 
 /// Four cores of one thread.
-const FOUR_CORES: &[&str] = &[
+pub(super) const FOUR_CORES: &[&str] = &[
     "cpus: online 0-3\n",
     "cpus: in cpuinfo 4\n",
     "cpus: 1 ran a process\n",
@@ -92,7 +92,7 @@ const RESTLESS: &str = "console=hvc0 quiet lab.run=echo restless; while :; do us
 const CONFIG: &str = "/tmp/vm.toml";
 
 /// Starts it with these flags, from a file that says nothing but how long to poll.
-fn restless(host: &mut LabHost, flags: &str) -> Result<()> {
+pub(super) fn restless(host: &mut LabHost, flags: &str) -> Result<()> {
     host.ok(&format!("printf '[vcore]\\nhalt_poll_ns = 2000000\\n' >{CONFIG}"))?;
     host.start(&format!(
         "--config {CONFIG} --name ada --kernel {DEBIAN} --initrd /tmp/initrd --cpus 2 --memory 256M {flags} --cmdline '{RESTLESS}'"
@@ -111,7 +111,7 @@ fn figure(host: &mut LabHost, name: &str) -> Result<u64> {
 }
 
 /// Until the figure has grown, for a second and a half at most, so that a guest that has stopped shows.
-fn grows(host: &mut LabHost, name: &str) -> Result<bool> {
+pub(super) fn grows(host: &mut LabHost, name: &str) -> Result<bool> {
     let before = figure(host, name)?;
     for _ in 0..15 {
         host.ok("usleep 100000")?;
@@ -124,10 +124,11 @@ fn grows(host: &mut LabHost, name: &str) -> Result<bool> {
 
 /// It polls, as the file says; polls no longer when told so; stands still while paused; goes on; takes the file's new
 /// word at SIGHUP; and powers off.
-fn steered(host: &mut LabHost) -> Result<()> {
-    restless(host, "--plane vmm")?;
+pub(super) fn steered(host: &mut LabHost, plane: &str) -> Result<()> {
+    restless(host, &format!("--plane {plane}"))?;
     let table = host.ok("cede stat ada; stat -c %a /run/cede/ada /run/cede/ada/control.sock")?;
-    for text in ["plane vmm, running, halt_poll_ns=2000000 ", "\n700\n600\n"] {
+    let running = format!("plane {plane}, running, halt_poll_ns=2000000 ");
+    for text in [&running, "\n700\n600\n"] {
         ensure!(table.contains(text), "{text:?} is not in:\n{table}");
     }
     ensure!(grows(host, "halt_attempted_poll")?, "the vCPUs do not poll");
@@ -195,7 +196,7 @@ fn event_lost(host: &mut LabHost) -> Result<()> {
 }
 
 /// Stops it; gives what it printed.
-fn stop(host: &mut LabHost) -> Result<String> {
+pub(super) fn stop(host: &mut LabHost) -> Result<String> {
     let printed = terminate(host)?;
     ensure!(host.sh("test -e /run/cede/ada")?.code == 1, "the run directory is left");
     Ok(printed)
