@@ -18,7 +18,7 @@ use serde::Serialize;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock};
-use vcore::SharedTunables;
+use vcore::{SharedTunables, Tunables};
 use vmm::{Options, RunError};
 
 /// A guest could not be run, or not to its end.
@@ -112,6 +112,7 @@ fn wish(config: &VmConfig) -> Wish {
             PlaneChoice::Assist => Some(PlaneKind::Assist),
             PlaneChoice::Vmm => Some(PlaneKind::Vmm),
         },
+        polls: config.tunables.on(Tunables::NO_POLL).halt_poll_ns != 0,
         cmdline: config.boot.cmdline.clone(),
     }
 }
