@@ -174,7 +174,7 @@ fn reasons_are_given_in_a_line_each() {
         [
             "cpu: POWER8, as asked, by its architecture level",
             "mmu: hash, POWER8 has nothing else",
-            "plane: kernel, its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps",
+            "plane: kernel, its interrupt controller spares the guest exits; vmm is possible, and polls before it sleeps",
             "irqchip: xics, a POWER8 guest does not know it"
         ]
     );
@@ -183,7 +183,7 @@ fn reasons_are_given_in_a_line_each() {
         [
             "cpu: POWER9, the host's own",
             "mmu: hash, as asked",
-            "plane: kernel, its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps",
+            "plane: kernel, its interrupt controller spares the guest exits; vmm is possible, and polls before it sleeps",
             "irqchip: xics, as asked"
         ]
     );
