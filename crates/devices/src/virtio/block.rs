@@ -17,7 +17,7 @@ mod request;
 mod tests;
 mod uring;
 
-pub use image::{OpenError, Options};
+pub use image::{OpenError, Options, check};
 
 use super::{Activation, Backend, Device, Kind};
 use backend::{Queues, Shared};

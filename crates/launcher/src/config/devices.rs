@@ -12,8 +12,8 @@ pub use values::{DeviceThreads, MacAddress};
 pub(super) use values::{cid, disk_id, tap};
 
 use super::{ConsoleChoice, MemorySize};
+use devices::virtio::block::OpenError;
 use std::fmt;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -49,15 +49,13 @@ pub enum DevicesError {
         value: String,
     },
     /// A disk's image.
-    #[error("cannot use {} as disk {number} (path in [[disk]], or --disk path=…)", path.display())]
+    #[error("disk {number} ([[disk]], --disk) cannot be had")]
     Image {
         /// Which disk, from 1.
         number: usize,
-        /// The image.
-        path: PathBuf,
         /// Why.
         #[source]
-        source: io::Error,
+        source: OpenError,
     },
     /// An image that two disks would change under each other's hands.
     #[error(

@@ -201,7 +201,8 @@ fn each_mistake_has_its_place() {
 fn images_of_disks_have_to_be_usable_and_different() {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("a.img");
-    fs::write(&image, "").unwrap();
+    fs::write(&image, [0; 512]).unwrap();
+    fs::write(dir.path().join("short.img"), [0; 1000]).unwrap();
     std::os::unix::fs::symlink(&image, dir.path().join("b.img")).unwrap();
     let directory = format!("{}/", dir.path().display());
     let check = |disks: &[&str]| {
@@ -218,10 +219,16 @@ fn images_of_disks_have_to_be_usable_and_different() {
     );
     assert_eq!(
         check(&["a.img'", "c.img'"]).unwrap_err(),
-        "cannot use c.img as disk 2 (path in [[disk]], or --disk path=…): No such file or directory (os error 2)"
+        "disk 2 ([[disk]], --disk) cannot be had: c.img: there is no such file; `truncate -s 8G c.img` makes an \
+         empty disk of 8 GiB"
+    );
+    assert_eq!(
+        check(&["short.img'"]).unwrap_err(),
+        "disk 1 ([[disk]], --disk) cannot be had: short.img has 1000 bytes, and a disk has a multiple of 512 and \
+         more than 0; `truncate -s %512 short.img` rounds up"
     );
     assert_eq!(
         check(&["'"]).unwrap_err(),
-        "cannot use  as disk 1 (path in [[disk]], or --disk path=…): neither a regular file nor a block device"
+        "disk 1 ([[disk]], --disk) cannot be had:  is a directory; a disk is a raw image file or a block device"
     );
 }
