@@ -65,6 +65,9 @@ impl DeviceError {
     }
 }
 
+/// Queues of a disk.
+const DISK_QUEUES: u16 = 1;
+
 /// A VM's devices, ready to be put on a bus.
 pub struct OpenDevices {
     /// In the order of the bus; and whether each goes through the host bridge's translation.
@@ -106,6 +109,25 @@ impl OpenDevices {
         Ok(Self { devices, threads: *threads, balloon })
     }
 
+    /// The bus that [`open`](Self::open) and [`bus`](Self::bus) give, to be looked at: nothing of the host's is opened.
+    ///
+    /// # Errors
+    /// When the host has no eventfd, or the bus no slot.
+    pub fn outline(config: &Devices, windows: Vec<Range<u64>>) -> io::Result<Bus> {
+        let Devices { disks, nets, vsock, rng, balloon, console, .. } = config;
+        let mut outlines = vec![block::outline(DISK_QUEUES); disks.len()];
+        outlines.extend(vec![net::outline(); nets.len()]);
+        outlines.extend(vsock.as_ref().map(|_| vsock::outline()));
+        outlines.extend(rng.as_ref().map(|_| entropy::outline()));
+        outlines.extend(balloon.as_ref().map(|_| balloon::outline()));
+        outlines.extend(console.as_ref().map(|_| console::outline()));
+        let mut bus = Bus::new(windows);
+        for outline in outlines {
+            bus.add(Arc::new(outline.function()?)).map_err(io::Error::other)?;
+        }
+        Ok(bus)
+    }
+
     /// The balloon, whose target can change while the VM runs.
     #[must_use]
     pub fn balloon(&self) -> Option<Arc<balloon::Balloon>> {
@@ -133,7 +155,7 @@ impl OpenDevices {
 
 fn open_disk(disk: &Disk) -> Result<block::Disk, block::OpenError> {
     let options = block::Options { path: disk.path.clone(), read_only: disk.readonly, direct: disk.direct };
-    block::Disk::open(&options, disk.id.as_deref().unwrap_or_default(), 1, Engine::Auto)
+    block::Disk::open(&options, disk.id.as_deref().unwrap_or_default(), DISK_QUEUES, Engine::Auto)
 }
 
 fn open_net(net: &Net) -> Result<net::Net, TapError> {

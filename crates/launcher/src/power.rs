@@ -13,6 +13,7 @@ use devices::console::ConsoleError;
 use kvm::ppc64::{CAPABILITIES, Signals, Vm, VmFd, probe};
 use kvm::{Kvm, OpenError, Parameters};
 use ppc64::boot::Placement;
+use ppc64::phb::Phb;
 use ppc64::{BootError, BootImages, Machine, MmuKind, Plan, PlanError, PlaneKind, Wish};
 use serde::Serialize;
 use std::fmt;
@@ -193,7 +194,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
 }
 
 /// The device tree that a configuration gives: this host's, or that of a bare-metal host of the generation
-/// that was named.
+/// that was named. Of the devices it has what the guest will find, and nothing of the host's is opened for them.
 ///
 /// # Errors
 /// When neither KVM nor a generation says what the machine is, or the images do not fit.
@@ -207,7 +208,10 @@ pub fn tree(config: &VmConfig) -> Result<Vec<u8>, PowerError> {
         Some(kernel) => BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?.placement(),
         None => Placement::NOMINAL,
     };
-    Ok(ppc64::dtb(&plan, &placement, &[], None)?)
+    let bus = OpenDevices::outline(&config.devices, ppc64::phb::window::bus_ranges());
+    let bus = bus.map_err(|source| HvError { call: "setting up the PCI devices", source })?;
+    let functions = Phb::new(bus, Arc::default()).map_or_else(Vec::new, |phb| phb.functions());
+    Ok(ppc64::dtb(&plan, &placement, &functions, None)?)
 }
 
 /// What `cede caps` says.

@@ -19,7 +19,7 @@ mod uring;
 
 pub use image::{OpenError, Options, check};
 
-use super::{Activation, Backend, Device, Kind};
+use super::{Activation, Backend, Device, Kind, Outline};
 use backend::{Queues, Shared};
 use image::{Image, SECTOR};
 use request::{DISCARD, ID, SEGMENT, SEGMENTS, ZEROES};
@@ -44,6 +44,16 @@ pub enum Engine {
     Uring,
 }
 
+/// What a bus shows of a disk with so many queues.
+#[must_use]
+pub fn outline(queues: u16) -> Outline {
+    Outline::new(Kind::Block, sizes(queues))
+}
+
+fn sizes(queues: u16) -> Vec<u16> {
+    vec![QUEUE; queues.max(1).into()]
+}
+
 /// A disk, as its driver negotiates with it.
 pub struct Disk {
     shared: Arc<Shared>,
@@ -65,7 +75,7 @@ impl Disk {
         let length = id.len().min(ID);
         serial[..length].copy_from_slice(&id.as_bytes()[..length]);
         let shared = Shared::new(image, name.clone(), serial);
-        Ok(Self { shared: Arc::new(shared), name, queues: vec![QUEUE; queues.max(1).into()], engine })
+        Ok(Self { shared: Arc::new(shared), name, queues: sizes(queues), engine })
     }
 
     /// `struct virtio_blk_config`.
