@@ -74,6 +74,7 @@ pub struct OpenDevices {
     devices: Vec<(Arc<dyn Device>, bool)>,
     threads: DeviceThreads,
     balloon: Option<Arc<balloon::Balloon>>,
+    cards: Vec<Arc<net::Net>>,
 }
 
 impl OpenDevices {
@@ -84,13 +85,15 @@ impl OpenDevices {
     pub fn open(config: &Devices) -> Result<Self, DeviceError> {
         let Devices { disks, nets, vsock, rng, balloon, console, threads } = config;
         let mut devices: Vec<(Arc<dyn Device>, bool)> = Vec::new();
+        let mut cards = Vec::new();
         for (number, disk) in (1..).zip(disks) {
             let opened = open_disk(disk).map_err(|source| DeviceError::Disk { number, source })?;
             devices.push((Arc::new(opened), disk.iommu));
         }
         for (number, net) in (1..).zip(nets) {
-            let opened = open_net(net).map_err(|source| DeviceError::Net { number, source })?;
-            devices.push((Arc::new(opened), net.iommu));
+            let opened = Arc::new(open_net(net).map_err(|source| DeviceError::Net { number, source })?);
+            cards.push(Arc::clone(&opened));
+            devices.push((opened, net.iommu));
         }
         if let Some(vsock) = vsock {
             devices.push((Arc::new(open_vsock(vsock)?), vsock.iommu));
@@ -106,7 +109,7 @@ impl OpenDevices {
             let opened = open_console(choice).map_err(DeviceError::Console)?;
             devices.push((Arc::new(opened), false));
         }
-        Ok(Self { devices, threads: *threads, balloon })
+        Ok(Self { devices, threads: *threads, balloon, cards })
     }
 
     /// The bus that [`open`](Self::open) and [`bus`](Self::bus) give, to be looked at: nothing of the host's is opened.
@@ -132,6 +135,12 @@ impl OpenDevices {
     #[must_use]
     pub fn balloon(&self) -> Option<Arc<balloon::Balloon>> {
         self.balloon.clone()
+    }
+
+    /// The network cards, which count.
+    #[must_use]
+    pub fn cards(&self) -> Vec<Arc<net::Net>> {
+        self.cards.clone()
     }
 
     /// The devices as functions on a bus behind a bridge that passes on the bus addresses in `windows`, and their threads. To be

@@ -156,13 +156,14 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
     let devices = OpenDevices::open(&config.devices)?;
-    let balloon = devices.balloon();
+    let (balloon, cards) = (devices.balloon(), devices.cards());
     let (plane, polls) = (plan.spec.plane, plan.host.generation == Generation::Power8);
     let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;
     let figures = vm.figures();
     let console = Arc::new(host_console(&config.console, "the guest's console")?);
     let populate = move |memory| devices.bus(ppc64::phb::window::bus_ranges(), &memory);
     let machine = Machine::new(plan, vm, images, Arc::clone(&console), populate);
+    let mmio = machine.mmio();
     let tunables = Arc::<SharedTunables>::default();
     let steering = Arc::new(OnceLock::<Arc<Steering>>::new());
     let hangup = Arc::clone(&steering);
@@ -183,7 +184,8 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
         Plane::Vmm(_) => Side::Vmm(tunables),
         Plane::Kernel => Side::Kernel(HostTunables::new(Parameters::default(), polls), figures),
     };
-    let control = Arc::new(RunningVm::new(vm.handle(), side, balloon));
+    let control =
+        Arc::new(RunningVm::new(vm.handle(), side, balloon, cards, Box::new(move || mmio.unclaimed())));
     let steering = steering.get_or_init(|| Arc::new(Steering::new(control, config.clone(), load)));
     // Ends before the VM's threads do.
     let _server = match run_dir {
