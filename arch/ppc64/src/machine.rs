@@ -238,7 +238,7 @@ impl<V: Vm> Arch for Machine<V> {
             own.xics.reset();
         }
         if let Some(phb) = &self.platform.phb {
-            phb.reset();
+            phb.reset().map_err(|error| Fatal::Reset(Box::new(error)))?;
         }
         self.boot().map_err(|error| Fatal::Reset(Box::new(error)))?;
         let placement = self.images.placement();
