@@ -163,8 +163,7 @@ impl OpenDevices {
 }
 
 fn open_disk(disk: &Disk) -> Result<block::Disk, block::OpenError> {
-    let options = block::Options { path: disk.path.clone(), read_only: disk.readonly, direct: disk.direct };
-    block::Disk::open(&options, disk.id.as_deref().unwrap_or_default(), DISK_QUEUES, Engine::Auto)
+    block::Disk::open(&disk.options(), disk.id.as_deref().unwrap_or_default(), DISK_QUEUES, Engine::Auto)
 }
 
 fn open_net(net: &Net) -> Result<net::Net, TapError> {

@@ -45,9 +45,7 @@ pub fn check_images(config: &VmConfig) -> Result<(), ConfigError> {
 fn check_disks(disks: &[Disk]) -> Result<(), DevicesError> {
     let mut images = Vec::new();
     for (number, disk) in (1..).zip(disks) {
-        let options =
-            block::Options { path: disk.path.clone(), read_only: disk.readonly, direct: disk.direct };
-        let found = block::check(&options).map_err(|source| DevicesError::Image { number, source })?;
+        let found = block::check(&disk.options()).map_err(|source| DevicesError::Image { number, source })?;
         let image = Image::from(&found);
         let same =
             images.iter().find(|(_, other, readonly)| *other == image && !(*readonly && disk.readonly));

@@ -23,6 +23,8 @@ pub struct Options {
     pub read_only: bool,
     /// Past the host's page cache (O_DIRECT).
     pub direct: bool,
+    /// Every write lasts by itself, unless the driver wants otherwise.
+    pub write_through: bool,
 }
 
 /// An image cannot be a disk. The text says what to do.

@@ -7,11 +7,19 @@ use std::fs;
 
 /// What the example of all keys says.
 pub(in crate::config) fn full() -> Devices {
-    let root = Disk { path: "/vm/root.img".into(), readonly: false, direct: false, id: None, iommu: false };
+    let root = Disk {
+        path: "/vm/root.img".into(),
+        readonly: false,
+        direct: false,
+        writethrough: false,
+        id: None,
+        iommu: false,
+    };
     let data = Disk {
         path: "/dev/vdb".into(),
         readonly: true,
         direct: true,
+        writethrough: true,
         id: Some("data-1".into()),
         iommu: true,
     };
@@ -36,7 +44,7 @@ fn a_person_sees_every_device() {
         full().to_string(),
         "\n\
          disk 1   /vm/root.img\n\
-         disk 2   /dev/vdb, readonly, direct, iommu, id data-1\n\
+         disk 2   /dev/vdb, readonly, direct, writethrough, iommu, id data-1\n\
          net 1    tap0, mac 52:54:00:ab:00:01, iommu\n\
          vsock    /run/vm.vsock, cid 3, iommu\n\
          rng      the host's, iommu\n\
@@ -100,17 +108,17 @@ fn each_mistake_has_its_place() {
         // Tables.
         (
             "[disk]\npath = '/a'",
-            "vm.toml:1:1: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, id, iommu",
+            "vm.toml:1:1: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, writethrough, id, iommu",
         ),
         (
             "disk = ['a']",
-            "vm.toml:1:8: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, id, iommu",
+            "vm.toml:1:8: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, writethrough, id, iommu",
         ),
         ("[[rng]]", "vm.toml:1:1: rng is a table; write [rng] with keys: iommu"),
         ("rng = true", "vm.toml:1:7: rng is a table; write [rng] with keys: iommu"),
         (
             "[[disk]]\npath = '/a'\n[[disk]]\npaht = '/b'",
-            "vm.toml:4:1: unknown key \"paht\" in [[disk]] (did you mean \"path\"?); keys: path, readonly, direct, id, iommu",
+            "vm.toml:4:1: unknown key \"paht\" in [[disk]] (did you mean \"path\"?); keys: path, readonly, direct, writethrough, id, iommu",
         ),
         (
             "[rng]\ntap = 'a'",
