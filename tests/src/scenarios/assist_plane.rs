@@ -17,6 +17,9 @@ macro_rules! polling {
     };
 }
 
+/// Of a restless guest every sleep is shorter, on a slow machine too, so that polling pays and every cede comes out.
+const LONG: u32 = 100_000_000;
+
 pub(super) fn table() -> Vec<Scenario> {
     use Host::{Powernv8, Powernv9, Powernv10, PseriesNested};
     let mut table = Vec::new();
@@ -41,7 +44,11 @@ pub(super) fn table() -> Vec<Scenario> {
             )
             .within(300),
             Scenario::at(host, "assist_plane_reboot", Body::Steps(|host| reboot(host, polling!("")))),
-            Scenario::at(host, "assist_plane_steered", Body::Steps(|host| steered(host, "assist"))),
+            Scenario::at(
+                host,
+                "assist_plane_steered",
+                Body::Steps(|host| steered(host, "assist", [LONG, 2 * LONG])),
+            ),
         ]);
     }
     table.extend([
@@ -101,7 +108,7 @@ fn refused(
 
 /// The perf events are taken from the process: nothing polls any more, and the guest goes on and ends as it should.
 fn events_lost(host: &mut LabHost) -> Result<()> {
-    restless(host, "--plane assist")?;
+    restless(host, "--plane assist", LONG)?;
     ensure!(grows(host, "halt_attempted_poll")?, "the vCPUs do not poll");
     ensure!(
         host.ok("/lab/bench-agent lose-events --pid $pid")? == "4\n",
