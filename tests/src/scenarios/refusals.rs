@@ -1,6 +1,6 @@
 //! Bad input and poor hosts: one line that names the file or the key, the right exit code, and nothing started.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use xtask::lab::Host;
 
 use super::{Body, Refusal, Scenario};
@@ -16,6 +16,8 @@ pub(super) fn table() -> Vec<Scenario> {
     let mut table: Vec<_> = INPUT.iter().chain(HOSTS).map(|row| row.scenario()).collect();
     let held = Body::Steps(what_a_running_vm_has);
     table.push(Scenario::at(Host::Powernv9, "refuses_what_a_running_vm_has", held));
+    let noticed = Body::Steps(an_end_is_noticed);
+    table.push(Scenario::at(Host::Powernv9, "refuses_and_is_not_waited_for", noticed));
     table
 }
 
@@ -210,6 +212,19 @@ const HOSTS: &[Row] = &[
         says: &["net 1 ([[net]], --net)", "there is no tap absent", "ip tuntap add dev absent mode tap"],
     },
 ];
+
+/// The tests themselves do not wait for what a VM that was refused will never print.
+fn an_end_is_noticed(host: &mut LabHost) -> Result<()> {
+    host.start("--kernel /tmp/absent")?;
+    let Err(error) = host.expect("a word of the guest") else {
+        bail!("there was a word of a guest that is none")
+    };
+    let error = format!("{error:#}");
+    ensure!(error == "cede ended with 2 before there was \"a word of the guest\"", "{error}");
+    let ended = host.wait()?;
+    ensure!(ended.code == USAGE && ended.text.contains("/tmp/absent"), "{ended:?}");
+    Ok(())
+}
 
 /// An image and a tap of a VM that runs are its own, until it is killed.
 fn what_a_running_vm_has(host: &mut LabHost) -> Result<()> {
