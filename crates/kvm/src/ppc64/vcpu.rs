@@ -138,7 +138,7 @@ impl arch_api::Vcpu for Vcpu {
     fn run(&mut self, reply: Reply) -> Result<Exit, HvError> {
         let shared = self.shared();
         match reply {
-            Reply::None => {}
+            Reply::None | Reply::Pio(_) => {}
             Reply::Hcall { ret, args } => {
                 let mut answer = kvm_run__bindgen_ty_1__bindgen_ty_16 { nr: 0, ret: ret as u64, args };
                 // SAFETY: reading an integer of the union; any bits are valid.
