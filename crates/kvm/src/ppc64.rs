@@ -5,13 +5,11 @@ mod cede_watch;
 mod device;
 mod host;
 mod pin;
-mod signals;
 mod timebase;
 mod vcpu;
 mod vm;
 mod xive;
 
 pub use host::{CAPABILITIES, probe};
-pub use signals::Signals;
 pub use vcpu::Vcpu;
-pub use vm::{VcpuFigures, Vm, VmFd};
+pub use vm::{Vm, VmFd};

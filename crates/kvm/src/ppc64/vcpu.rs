@@ -2,12 +2,12 @@
 
 use super::cede_watch::CedeWatch;
 use super::pin::Pin;
-use super::signals::Signals;
 use super::timebase;
 use super::vm::VmFd;
 use crate::bindings::ppc64::*;
 use crate::fd::{KvmFd, Mapping};
 use crate::ioctl::ppc64::*;
+use crate::signals::Signals;
 use crate::stats::{KvmStats, StatsError};
 use arch_api::ppc64::{ExternalPin, Regs};
 use arch_api::{Exit, HvError, Reply};

@@ -5,7 +5,7 @@ use super::protocol::Ballooned;
 use super::{Control, Inflate, VcpuStats};
 use crate::config::TunableChanges;
 use devices::virtio::balloon::Balloon;
-use kvm::ppc64::VcpuFigures;
+use kvm::VcpuFigures;
 use std::sync::Arc;
 use vcore::{SharedTunables, ThreadState, Tunables};
 use vmm::{Handle, VcpuStatus};
