@@ -83,13 +83,6 @@ pub struct Host {
     pub halt_poll: bool,
 }
 
-/// What a virtual machine is made of. Everything in it was decided and checked before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct VmSpec {
-    /// KVM's limit of halt polling for this VM in nanoseconds; `None` leaves it with the host's.
-    pub halt_poll_ns: Option<u32>,
-}
-
 /// Registers of an x86 vCPU, for its own thread.
 ///
 /// Its power-on state is what [`configure`](Vcpu::configure) leaves: with KVM's local APIC the first vCPU is at the reset vector and

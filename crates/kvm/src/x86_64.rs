@@ -8,4 +8,4 @@ mod vm;
 
 pub use host::{CAPABILITIES, probe};
 pub use vcpu::Vcpu;
-pub use vm::{Vm, VmFd};
+pub use vm::{HaltPoll, Vm, VmFd};

@@ -3,7 +3,7 @@
 
 #![cfg(target_arch = "x86_64")]
 
-use arch_api::x86_64::{Partition, Vcpu as _, Vm as _, VmSpec};
+use arch_api::x86_64::{Partition, Vcpu as _, Vm as _};
 use arch_api::{Exit, HvError, Reply, Vcpu as _};
 use kvm::x86_64::{Vcpu, Vm, VmFd, probe};
 use kvm::{Kvm, Signals};
@@ -47,7 +47,7 @@ fn machine() -> Result<(Vm, Vcpu), String> {
         return Err(format!("this KVM lacks {}", host.missing.join(", ")));
     }
     let fd = VmFd::create(&kvm).map_err(|error| error.to_string())?;
-    let vm = Vm::build(fd, VmSpec::default(), Signals { kick: libc::SIGUSR1 });
+    let vm = Vm::build(fd, Signals { kick: libc::SIGUSR1 });
     let vm = vm.map_err(|HvError { call, source }| format!("{call}: {source}"))?;
     let ranges = [(GuestAddress(0), 0x10_0000), (GuestAddress(0xffff_0000), 0x1_0000)];
     let memory = GuestMemoryMmap::<()>::from_ranges(&ranges).unwrap();

@@ -200,25 +200,24 @@ impl arch_api::Vcpu for Vcpu {
     }
 }
 
-/// The kernel's form of a flat segment.
+/// The kernel's form of a flat segment of code or data.
 fn segment(flat: FlatSegment) -> kvm_segment {
-    // Of a descriptor for the system (a TSS) the S bit is 0.
-    let is_task = flat.kind == 0xb;
     kvm_segment {
         base: 0,
-        limit: if is_task { 0x67 } else { 0xffff_ffff },
+        limit: 0xffff_ffff,
         selector: flat.selector,
         type_: flat.kind,
         present: 1,
-        dpl: 0,
-        db: u8::from(!is_task),
-        s: u8::from(!is_task),
-        l: 0,
-        g: u8::from(!is_task),
-        avl: 0,
-        unusable: 0,
-        padding: 0,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
     }
+}
+
+/// The kernel's form of a task's segment, which is the system's and has no more than the least.
+fn task(flat: FlatSegment) -> kvm_segment {
+    kvm_segment { limit: 0x67, db: 0, s: 0, g: 0, ..segment(flat) }
 }
 
 impl arch_api::x86_64::Vcpu for Vcpu {
@@ -247,7 +246,7 @@ impl arch_api::x86_64::Vcpu for Vcpu {
         self.fd.exchange("KVM_GET_SREGS", KVM_GET_SREGS, &mut sregs)?;
         let data = segment(mode.data);
         (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
-        (sregs.cs, sregs.tr) = (segment(mode.code), segment(mode.task));
+        (sregs.cs, sregs.tr) = (segment(mode.code), task(mode.task));
         sregs.gdt = kvm_dtable { base: mode.gdt, limit: mode.gdt_limit, ..Default::default() };
         sregs.idt = kvm_dtable::default();
         (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (CR0_PROTECTED, 0, 0, 0);

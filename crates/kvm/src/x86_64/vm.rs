@@ -7,11 +7,11 @@ use crate::ioctl::x86_64::*;
 use crate::signals::Signals;
 use crate::stats::VcpuFigures;
 use crate::system::{Kvm, OpenError};
-use arch_api::x86_64::{Partition, VmSpec};
+use arch_api::x86_64::Partition;
 use arch_api::{Bind, HvError};
 use kvm_bindings::*;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// Where KVM keeps pages for real mode on Intel processors that cannot run it: below the reset vector, above the local APIC. The
@@ -47,7 +47,7 @@ impl VmFd {
 /// A virtual machine with its interrupt controllers.
 #[derive(Debug)]
 pub struct Vm {
-    vm: VmFd,
+    vm: Arc<VmFd>,
     signals: Signals,
     /// Both PICs and the I/O APIC as they were made.
     chips: Vec<kvm_irqchip>,
@@ -58,16 +58,11 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Builds what `spec` says on an empty VM. `signals` are let through while a vCPU runs.
+    /// Builds the interrupt controllers on an empty VM. `signals` are let through while a vCPU runs.
     ///
     /// # Errors
     /// When KVM refuses a part.
-    pub fn build(vm: VmFd, spec: VmSpec, signals: Signals) -> Result<Self, HvError> {
-        if let Some(limit) = spec.halt_poll_ns {
-            let args = [u64::from(limit), 0, 0, 0];
-            let cap = kvm_enable_cap { cap: KVM_CAP_HALT_POLL, args, ..Default::default() };
-            vm.fd.read_from("KVM_ENABLE_CAP(HALT_POLL)", KVM_ENABLE_CAP, &cap)?;
-        }
+    pub fn build(vm: VmFd, signals: Signals) -> Result<Self, HvError> {
         vm.fd.read_from("KVM_SET_IDENTITY_MAP_ADDR", KVM_SET_IDENTITY_MAP_ADDR, &IDENTITY_MAP)?;
         vm.fd.value("KVM_SET_TSS_ADDR", KVM_SET_TSS_ADDR, TSS)?;
         vm.fd.value("KVM_CREATE_IRQCHIP", KVM_CREATE_IRQCHIP, 0)?;
@@ -81,13 +76,36 @@ impl Vm {
         let chips = chips.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut pit = kvm_pit_state2::default();
         vm.fd.exchange("KVM_GET_PIT2", KVM_GET_PIT2, &mut pit)?;
+        let vm = Arc::new(vm);
         Ok(Self { vm, signals, chips, pit, figures: VcpuFigures::default(), memory: OnceLock::new() })
+    }
+
+    /// The VM's own limit of halt polling, for any thread.
+    #[must_use]
+    pub fn halt_poll(&self) -> HaltPoll {
+        HaltPoll(Arc::clone(&self.vm))
     }
 
     /// KVM's figures of the vCPUs, those that are made later included.
     #[must_use]
     pub fn figures(&self) -> VcpuFigures {
         self.figures.clone()
+    }
+}
+
+/// How long KVM polls at most before a vCPU of this VM sleeps, in place of what the host's module says.
+#[derive(Debug, Clone)]
+pub struct HaltPoll(Arc<VmFd>);
+
+impl HaltPoll {
+    /// Sets the limit in nanoseconds; 0 is no polling.
+    ///
+    /// # Errors
+    /// Where this KVM has no such limit (KVM_CAP_HALT_POLL).
+    pub fn set(&self, ns: u32) -> Result<(), HvError> {
+        let cap =
+            kvm_enable_cap { cap: KVM_CAP_HALT_POLL, args: [u64::from(ns), 0, 0, 0], ..Default::default() };
+        self.0.fd.read_from("KVM_ENABLE_CAP(HALT_POLL)", KVM_ENABLE_CAP, &cap).map(drop)
     }
 }
 
