@@ -79,8 +79,8 @@ fn a_reset_starts_every_vcpu_and_the_boot_cpu_last() {
     assert_eq!((rig.vcpus[1].mode, rig.vcpus[1].resets), (None, 0));
     rig.machine.leave(1, &mut rig.vcpus[1]).unwrap();
     assert_eq!(rig.vcpus[1].resets, 1);
-    let ids: Vec<u32> = rig.vcpus.iter().map(|vcpu| vcpu.cpuid[0].ebx >> 24).collect();
-    assert_eq!(ids, [0, 1, 2]);
+    let ids: Vec<_> = rig.vcpus.iter().map(|vcpu| (vcpu.id, vcpu.cpuid[0].ebx >> 24)).collect();
+    assert_eq!(ids, [(0, 0), (1, 1), (2, 2)]);
 }
 
 #[test]
