@@ -90,7 +90,7 @@ impl PowerHost {
 /// Runs a guest to its end.
 ///
 /// # Errors
-/// [`PowerError`]; nothing of the guest has run unless it is [`PowerError::Run`].
+/// [`PowerError`]; nothing of the guest has run unless the run loop says so.
 pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerError> {
     let kernel = config.boot.kernel()?;
     let PowerHost { host, vm, .. } = PowerHost::open()?;
