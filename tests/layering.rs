@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cede-devices", &["cede-irq"]),
     ("cede-kvm", &["cede-arch-api"]),
     ("cede-arch-ppc64", &["cede-arch-api", "cede-devices", "cede-fdt", "cede-irq", "cede-vcore"]),
+    ("cede-arch-x86_64", &["cede-arch-api", "cede-devices", "cede-irq"]),
     ("cede-vmm", &["cede-arch-api", "cede-devices", "cede-irq", "cede-kvm", "cede-vcore"]),
     ("cede", &["*"]),
     // They drive the program from outside.

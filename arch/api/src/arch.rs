@@ -120,11 +120,12 @@ pub trait Arch: Send + Sync + 'static {
     fn raiser(&self, index: usize) -> Option<Arc<dyn Raise>>;
 
     /// Puts the machine into its power-on state and loads what it boots. Every vCPU is parked and none of
-    /// their threads is in the hypervisor. Returns the boot vCPU and its entry.
+    /// their threads is in the hypervisor. Returns the vCPUs that begin, each with its entry: the boot CPU, and
+    /// those others that the hypervisor lets wait until the boot CPU starts them.
     ///
     /// # Errors
     /// When an image cannot be read or the hypervisor refuses.
-    fn reset(&self) -> Result<(usize, Self::Entry), Fatal>;
+    fn reset(&self) -> Result<Vec<(usize, Self::Entry)>, Fatal>;
 
     /// Puts a vCPU at its entry. Called on its own thread, after a reset or an [`Action::Start`].
     ///

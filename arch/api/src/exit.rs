@@ -28,6 +28,24 @@ pub enum Exit {
         /// Width in bytes: 1, 2, 4 or 8.
         len: usize,
     },
+    /// A read of an I/O port that the hypervisor does not answer itself. A string instruction is one exit for each of its elements.
+    PioRead {
+        /// The port.
+        port: u16,
+        /// Width in bytes: 1, 2 or 4.
+        len: usize,
+    },
+    /// A write to an I/O port, likewise.
+    PioWrite {
+        /// The port.
+        port: u16,
+        /// The written bytes, little-endian; the first `len` count.
+        data: [u8; 4],
+        /// Width in bytes: 1, 2 or 4.
+        len: usize,
+    },
+    /// The processor has shut down: a fault on the way to its handler for faults (x86's triple fault).
+    Shutdown,
     /// The vCPU has executed its wait (H_CEDE) and the hypervisor would have put its thread to sleep. The registers
     /// are as after the wait: nothing is left to answer.
     Ceded,
@@ -66,4 +84,6 @@ pub enum Reply {
     },
     /// The answer to an [`Exit::MmioRead`]: bytes in memory order.
     Mmio([u8; 8]),
+    /// The answer to an [`Exit::PioRead`]: bytes, little-endian.
+    Pio([u8; 4]),
 }

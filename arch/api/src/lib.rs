@@ -2,17 +2,20 @@
 //!
 //! The crate holds words only: values that cross a border ([`Exit`], [`Reply`], [`Action`]), the [`Arch`]
 //! trait that an architecture implements for the run loop, and the ports through which it reaches the
-//! hypervisor ([`Vcpu`] and, for POWER, [`ppc64`]). `kvm` implements the ports, `vmm` drives the trait,
+//! hypervisor ([`Vcpu`], and [`ppc64`] or [`x86_64`]). `kvm` implements the ports, `vmm` drives the trait,
 //! and an architecture is pure code between the two, so it is tested on any host.
 
 #![forbid(unsafe_code)]
 
 mod arch;
+mod bind;
 mod exit;
 pub mod ppc64;
 mod schedule;
+pub mod x86_64;
 
 pub use arch::{Action, Arch, Fatal, RamRegion, Stop, Vcpu};
+pub use bind::Bind;
 pub use exit::{Exit, Reply};
 pub use schedule::{Look, Nap, Polled, Raise, Scheduler, Until};
 

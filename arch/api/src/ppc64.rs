@@ -4,6 +4,7 @@ mod host;
 
 pub use host::{CpuCharacteristics, Generation, HashInfo, Host, SegmentPageSize};
 
+pub use crate::Bind;
 use crate::HvError;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -132,15 +133,6 @@ pub enum Trigger {
     Edge,
     /// By a line that stays asserted until the device was served (an LSI).
     Level,
-}
-
-/// What becomes of an eventfd's binding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bind {
-    /// It begins.
-    Add,
-    /// It ends. Everything else is as it was added.
-    Remove,
 }
 
 /// The external interrupt's input of a vCPU, where KVM has no interrupt controller (KVM_INTERRUPT). Level triggered: as

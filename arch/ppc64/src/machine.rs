@@ -238,7 +238,7 @@ impl<V: Vm> Arch for Machine<V> {
         self.platform.own.as_ref()?.raiser(index)
     }
 
-    fn reset(&self) -> Result<(usize, Entry), Fatal> {
+    fn reset(&self) -> Result<Vec<(usize, Entry)>, Fatal> {
         self.vm.reset()?;
         self.platform.cpus.reset();
         self.platform.epow.reset();
@@ -257,7 +257,7 @@ impl<V: Vm> Arch for Machine<V> {
         self.boot().map_err(|error| Fatal::Reset(Box::new(error)))?;
         let placement = self.images.placement();
         self.platform.cpus.set(0, CpuState::Running);
-        Ok((0, Entry { pc: placement.entry, r3: placement.fdt }))
+        Ok(vec![(0, Entry { pc: placement.entry, r3: placement.fdt })])
     }
 
     fn enter(&self, index: usize, vcpu: &mut V::Vcpu, entry: Entry) -> Result<(), Fatal> {

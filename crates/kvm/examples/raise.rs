@@ -18,7 +18,8 @@ use arch_api::ppc64::{
 };
 use arch_api::{Exit, Reply, Vcpu as _};
 use kvm::Kvm;
-use kvm::ppc64::{Signals, Vcpu, Vm, VmFd, probe};
+use kvm::Signals;
+use kvm::ppc64::{Vcpu, Vm, VmFd, probe};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::FromRawFd;

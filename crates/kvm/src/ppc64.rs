@@ -5,7 +5,6 @@ mod cede_watch;
 mod device;
 mod host;
 mod pin;
-mod signals;
 mod sleep_watch;
 mod timebase;
 mod vcpu;
@@ -13,6 +12,5 @@ mod vm;
 mod xive;
 
 pub use host::{CAPABILITIES, probe};
-pub use signals::Signals;
 pub use vcpu::Vcpu;
-pub use vm::{VcpuFigures, Vm, VmFd};
+pub use vm::{Vm, VmFd};

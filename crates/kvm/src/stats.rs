@@ -13,11 +13,12 @@
 //! Nothing that is read is believed: sizes are bounded before memory is taken for them.
 
 use crate::fd::KvmFd;
-use crate::ioctl::ppc64::KVM_GET_STATS_FD;
+use crate::ioctl::host::KVM_GET_STATS_FD;
 use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// `struct kvm_stats_header`.
 const HEADER: usize = 24;
@@ -187,6 +188,21 @@ fn u32_at(bytes: &[u8], offset: usize) -> u32 {
 /// `bytes` are eight.
 fn u64_of(bytes: &[u8]) -> u64 {
     u64::from_ne_bytes(std::array::from_fn(|n| bytes[n]))
+}
+
+/// KVM's own figures of each vCPU, for any thread, while the VM runs and after.
+#[derive(Debug, Clone, Default)]
+pub struct VcpuFigures(Arc<Mutex<Vec<Option<KvmStats>>>>);
+
+impl VcpuFigures {
+    pub(crate) fn push(&self, stats: Option<KvmStats>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(stats);
+    }
+
+    /// Looks at those of the vCPU that was made as number `index`, from 0. `None` where this KVM gives none.
+    pub fn with<T>(&self, index: usize, look: impl FnOnce(&KvmStats) -> T) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(index)?.as_ref().map(look)
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `/dev/kvm`: is it there, and what can it do.
 
 use crate::fd::KvmFd;
-use crate::ioctl::ppc64::{KVM_CHECK_EXTENSION, KVM_GET_API_VERSION};
+use crate::ioctl::host::{KVM_CHECK_EXTENSION, KVM_GET_API_VERSION};
 use std::fs::OpenOptions;
 use std::io;
 
@@ -10,12 +10,16 @@ const DEVICE: &str = "/dev/kvm";
 /// The API that has not changed since Linux 2.6.22.
 const API_VERSION: i32 = 12;
 
+/// What brings the device.
+const MODPROBE: &str =
+    if cfg!(target_arch = "x86_64") { "modprobe kvm_amd, or kvm_intel" } else { "modprobe kvm_hv" };
+
 /// KVM cannot be used on this host.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No device.
     #[error(
-        "/dev/kvm does not exist; load the module (modprobe kvm_hv) on a POWER host whose firmware lets it be a hypervisor"
+        "/dev/kvm does not exist; load the module ({MODPROBE}) on a host whose firmware lets it be a hypervisor"
     )]
     Absent,
     /// No permission.

@@ -107,6 +107,12 @@ pub enum ConfigError {
         /// KVM's limit.
         limit: u32,
     },
+    /// Something that only POWER guests have.
+    #[error("x86_64 guests have no choice of this kind yet: {what}; leave it out")]
+    NotOnX86 {
+        /// What was asked for, with its flag and key.
+        what: &'static str,
+    },
     /// Threads that the host cannot give a core.
     #[error("this host's KVM has no cores of {wanted} threads; set --threads ([cpu] threads) to {}", possible(*mask))]
     Threads {

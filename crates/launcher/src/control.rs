@@ -24,7 +24,7 @@ mod steering;
 mod tests;
 
 pub use run_dir::{RunDir, RunDirError, bases};
-pub use running::{RunningVm, Side};
+pub use running::{Count, RunningVm, Side};
 pub use server::Server;
 pub use steering::{Load, Reloaded, Steering};
 

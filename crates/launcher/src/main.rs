@@ -6,7 +6,11 @@ use launcher::config::host::check_images;
 use launcher::config::{Settings, VmConfig};
 use launcher::control::{Load, commands};
 use launcher::exit_code::Outcome;
+#[cfg(not(target_arch = "x86_64"))]
+use launcher::power as native;
 use launcher::power::{self, PowerError};
+#[cfg(target_arch = "x86_64")]
+use launcher::x86 as native;
 use launcher::{log, report};
 use std::io::{self, Write};
 use std::path::Path;
@@ -77,7 +81,7 @@ fn run(config: &VmConfig, again: Option<Load>) -> Outcome {
     if let Err(error) = check_images(config) {
         return report::failure(Outcome::Usage, &error);
     }
-    match on_power(|| power::run(config, again)) {
+    match on_a_known_host(|| native::run(config, again)) {
         Ok(Ok(ended)) => report::ended(ended),
         Ok(Err(error)) => report::failure(error.outcome(), &error),
         Err(outcome) => outcome,
@@ -108,7 +112,7 @@ fn caps(json: bool) -> Outcome {
         Ok(config) => config,
         Err(error) => return report::failure(Outcome::Internal, &error),
     };
-    match on_power(|| power::caps(&config)) {
+    match on_a_known_host(|| native::caps(&config)) {
         Ok(Ok(caps)) if json => match serde_json::to_string_pretty(&caps) {
             Ok(text) => say(&text),
             Err(error) => report::failure(Outcome::Internal, &error),
@@ -119,13 +123,13 @@ fn caps(json: bool) -> Outcome {
     }
 }
 
-/// Does what needs POWER's KVM, on POWER.
-fn on_power<T>(work: impl FnOnce() -> T) -> Result<T, Outcome> {
-    if cfg!(target_arch = "powerpc64") {
+/// Does what needs KVM where cede knows it.
+fn on_a_known_host<T>(work: impl FnOnce() -> T) -> Result<T, Outcome> {
+    if cfg!(any(target_arch = "powerpc64", target_arch = "x86_64")) {
         return Ok(work());
     }
     eprintln!(
-        "cede: this machine is not POWER, so its KVM cannot run pseries guests; run cede on a POWER8 or later host, \
+        "cede: this machine's KVM cannot run guests that cede knows; run cede on a POWER8 or later host, on an x86_64 one, \
          or in the lab of its source tree (cargo xtask demo)"
     );
     Err(Outcome::Host)

@@ -3,78 +3,27 @@
 use crate::config::host::{check_memory, host_memory};
 use crate::config::{ConfigError, CpuModel, IrqchipChoice, MmuChoice, PlaneChoice, VmConfig};
 use crate::control::kernel::HostTunables;
-use crate::control::{Load, RunDir, RunDirError, RunningVm, Server, Side, Steering};
-use crate::devices::{DeviceError, OpenDevices, host_console};
-use crate::exit_code::Outcome;
-use crate::placement::{PlacementError, cpu_sets};
+use crate::control::{Load, Side};
+use crate::devices::{OpenDevices, host_console};
+use crate::machine::{MachineError, Parts, Ready};
 use arch_api::HvError;
 use arch_api::ppc64::{Generation, Host, Irqchip, Plane};
-use devices::console::ConsoleError;
-use kvm::ppc64::{CAPABILITIES, Signals, Vm, VmFd, probe};
-use kvm::{Kvm, OpenError, Parameters};
+use kvm::ppc64::{CAPABILITIES, Vm, VmFd, probe};
+use kvm::{Kvm, OpenError, Parameters, Signals};
 use ppc64::boot::Placement;
 use ppc64::phb::Phb;
 use ppc64::{BootError, BootImages, Machine, MmuKind, Plan, PlanError, PlaneKind, Wish};
 use serde::Serialize;
 use std::fmt;
-use std::io;
-use std::sync::{Arc, OnceLock};
-use vcore::{SharedTunables, Tunables};
-use vmm::{Options, RunError};
+use std::sync::Arc;
+use vcore::Tunables;
 
 /// A guest could not be run, or not to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum PowerError {
-    /// No KVM.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The configuration does not fit the host.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The host cannot run such a machine.
-    #[error(transparent)]
-    Plan(PlanError),
-    /// Not with these files.
-    #[error(transparent)]
-    Boot(#[from] BootError),
-    /// The vCPUs cannot be where they are to be.
-    #[error(transparent)]
-    Placement(#[from] PlacementError),
-    /// The name is taken, or there is no place for the control socket.
-    #[error(transparent)]
-    RunDir(#[from] RunDirError),
-    /// The control socket does not answer.
-    #[error("cannot start the control socket's server")]
-    Control(#[source] io::Error),
-    /// A disk, a network card or the like.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// No console.
-    #[error(transparent)]
-    Console(#[from] ConsoleError),
-    /// KVM refused a part of the machine.
-    #[error(transparent)]
-    Hv(#[from] HvError),
-    /// While the guest ran.
-    #[error(transparent)]
-    Run(#[from] RunError),
-}
+pub type PowerError = MachineError<PlanError, BootError>;
 
-impl PowerError {
-    /// How the process ends for it.
-    #[must_use]
-    pub fn outcome(&self) -> Outcome {
-        match self {
-            Self::Open(_) | Self::Plan(_) => Outcome::Host,
-            Self::Device(error) => error.outcome(),
-            Self::Config(_)
-            | Self::RunDir(_)
-            | Self::Placement(_)
-            | Self::Boot(_)
-            | Self::Console(_)
-            | Self::Run(RunError::Memory(_)) => Outcome::Usage,
-            Self::Hv(_) | Self::Control(_) | Self::Run(_) => Outcome::Internal,
-        }
+impl From<BootError> for PowerError {
+    fn from(error: BootError) -> Self {
+        Self::Boot(error)
     }
 }
 
@@ -146,15 +95,13 @@ impl PowerHost {
 /// Runs a guest to its end.
 ///
 /// # Errors
-/// [`PowerError`]; nothing of the guest has run unless it is [`PowerError::Run`].
+/// [`PowerError`]; nothing of the guest has run unless the run loop says so.
 pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerError> {
     let kernel = config.boot.kernel()?;
     let PowerHost { host, vm, .. } = PowerHost::open()?;
     check_memory(config, host_memory())?;
     let plan = Plan::choose(wish(config), &host)?;
-    let placement = cpu_sets(&config.placement, config.topology)?;
-    // The name is this VM's from here on. What is wrong so far is the one thing to tell.
-    let run_dir = RunDir::for_vm(config.run_dir.as_deref(), &config.name)?;
+    let parts = Parts::claim(config)?;
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
     let devices = OpenDevices::open(&config.devices)?;
@@ -166,36 +113,14 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     let populate = move |memory| devices.bus(ppc64::phb::window::bus_ranges(), &memory);
     let machine = Machine::new(plan, vm, images, Arc::clone(&console), populate);
     let mmio = machine.mmio();
-    let tunables = Arc::<SharedTunables>::default();
-    let steering = Arc::new(OnceLock::<Arc<Steering>>::new());
-    let hangup = Arc::clone(&steering);
-    let options = Options {
-        reboot: config.reboot,
-        tunables: Arc::clone(&tunables),
-        placement,
-        on_hangup: load.is_some().then(|| {
-            Box::new(move || {
-                if let Some(steering) = hangup.get() {
-                    steering.hang_up();
-                }
-            }) as _
-        }),
-    };
-    let vm = vmm::Vm::new(machine, console, options)?;
-    let side = match plane {
+    let side = |tunables| match plane {
         Plane::Vmm(_) => Side::Own { plane: "vmm", tunables },
         Plane::Assist(_) => Side::Own { plane: "assist", tunables },
         Plane::Kernel => Side::Kernel(HostTunables::new(Parameters::default(), polls), figures),
     };
-    let control =
-        Arc::new(RunningVm::new(vm.handle(), side, balloon, cards, Box::new(move || mmio.unclaimed())));
-    let steering = steering.get_or_init(|| Arc::new(Steering::new(control, config.clone(), load)));
-    // Ends before the VM's threads do.
-    let _server = match run_dir {
-        Some(dir) => Some(Server::start(dir, Arc::clone(steering)).map_err(PowerError::Control)?),
-        None => None,
-    };
-    Ok(vm.run()?)
+    let unclaimed = Box::new(move || mmio.unclaimed());
+    let ready = Ready { machine, console, balloon, cards, unclaimed, side: Box::new(side) };
+    Ok(parts.run(ready, config, load)?)
 }
 
 /// The device tree that a configuration gives: this host's, or that of a bare-metal host of the generation
@@ -264,6 +189,7 @@ impl fmt::Display for Caps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit_code::Outcome;
 
     #[test]
     fn what_the_user_can_mend_is_told_by_its_flag() {

@@ -146,8 +146,9 @@ impl<A: Arch> Vm<A> {
         // A guest that reboots instead of powering off was asked all the same: the next signal stops it.
         let mut asked = false;
         loop {
-            let (boot, entry) = self.shared.arch.reset()?;
-            self.shared.start(boot, entry);
+            for (vcpu, entry) in self.shared.arch.reset()? {
+                self.shared.start(vcpu, entry);
+            }
             let outcome = self.control(&mut asked)?;
             if outcome != Outcome::RebootRequested || !self.options.reboot {
                 return Ok(outcome);

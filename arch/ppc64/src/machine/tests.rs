@@ -77,7 +77,7 @@ impl Rig {
     }
 
     fn boot(mut self) -> Self {
-        let (boot, entry) = self.machine.reset().unwrap();
+        let (boot, entry) = self.machine.reset().unwrap().remove(0);
         self.machine.enter(boot, &mut self.vcpus[boot], entry).unwrap();
         self.machine.vm.asked();
         self
@@ -118,7 +118,7 @@ fn the_hypervisor_is_asked_in_the_order_it_needs() {
 fn a_reset_loads_everything_and_starts_the_first_vcpu() {
     let mut rig = Rig::new();
     rig.machine.vm.asked();
-    let (boot, entry) = rig.machine.reset().unwrap();
+    let (boot, entry) = rig.machine.reset().unwrap().remove(0);
     assert_eq!((boot, entry.pc), (0, 8));
     assert_eq!(rig.machine.vm.asked(), [Asked::Reset]);
     assert_eq!(rig.byte(0), 1, "the kernel");

@@ -24,8 +24,7 @@ use arch_api::ppc64::{Bind, Partition, Trigger};
 use devices::pci::{Bus, DoorbellPort, ResetError};
 use irq::{Levels, Line, Sink};
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 use tce::TceTable;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -36,12 +35,7 @@ pub struct Phb {
     /// What the pins go through, once the bridge is connected.
     pins: OnceLock<Levels>,
     tces: Arc<TceTable>,
-    /// Functions that could not be quiesced.
-    stuck: Mutex<Option<ResetError>>,
 }
-
-/// How long devices have to stop. What they wait for is the host's storage, which takes seconds when it is busy.
-const QUIESCE: Duration = Duration::from_secs(10);
 
 impl Phb {
     /// A bridge in front of `bus`, none where that is empty; `tces` is what its functions go through.
@@ -49,7 +43,7 @@ impl Phb {
     pub fn new(bus: Bus, tces: Arc<TceTable>) -> Option<Self> {
         bus.functions().next()?;
         let messages = MessageSources::new(&bus);
-        Some(Self { bus, messages, pins: OnceLock::new(), tces, stuck: Mutex::default() })
+        Some(Self { bus, messages, pins: OnceLock::new(), tces })
     }
 
     /// Its interrupt sources, ascending.
@@ -107,11 +101,7 @@ impl Phb {
     /// The functions' power-on state: when it returns none of them touches guest memory any more, but those that the log has
     /// named, and then there is no reset.
     pub fn quiesce(&self) {
-        let stuck = self.bus.reset(QUIESCE).err();
-        if let Some(error) = &stuck {
-            tracing::error!("devices do not stop, and may still touch guest memory: {error}");
-        }
-        *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = stuck;
+        self.bus.quiesce();
     }
 
     /// The bridge's own power-on state. The functions are in theirs.
@@ -121,7 +111,7 @@ impl Phb {
     pub fn reset(&self) -> Result<(), ResetError> {
         self.messages.reset();
         self.tces.reset();
-        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+        self.bus.quiesced()
     }
 }
 

@@ -22,6 +22,9 @@ use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
+/// How long devices have to stop. What they wait for is the host's storage, which takes seconds when it is busy.
+const QUIESCE: Duration = Duration::from_secs(10);
+
 /// Device slots of a bus.
 const SLOTS: usize = 32;
 
@@ -70,6 +73,8 @@ pub struct Bus {
     registered: Mutex<Vec<Registered>>,
     /// Whether the log has heard of the port's refusal.
     complained: Once,
+    /// Functions that could not be quiesced.
+    stuck: Mutex<Option<ResetError>>,
 }
 
 /// What one base address register decodes.
@@ -105,6 +110,7 @@ impl Bus {
             port: OnceLock::new(),
             registered: Mutex::default(),
             complained: Once::new(),
+            stuck: Mutex::default(),
         }
     }
 
@@ -179,6 +185,23 @@ impl Bus {
         let Some((decoded, offset)) = find(&table, address, data.len()) else { return false };
         decoded.function.write(decoded.bar, offset, data);
         true
+    }
+
+    /// [Resets](Bus::reset) all functions, for the next guest or because the last one has ended; what does not stop is told in the log.
+    pub fn quiesce(&self) {
+        let stuck = self.reset(QUIESCE).err();
+        if let Some(error) = &stuck {
+            tracing::error!("devices do not stop, and may still touch guest memory: {error}");
+        }
+        *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = stuck;
+    }
+
+    /// Whether the last [`quiesce`](Bus::quiesce) left every function in its power-on state.
+    ///
+    /// # Errors
+    /// When it did not: what they do late would be done to the next guest.
+    pub fn quiesced(&self) -> Result<(), ResetError> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
     /// The power-on state of all functions. When it returns none of them touches guest memory any more. Called while no

@@ -2,13 +2,13 @@
 
 use super::cede_watch::CedeWatch;
 use super::pin::Pin;
-use super::signals::{CEDE, Signals};
 use super::sleep_watch::SleepWatch;
 use super::timebase;
 use super::vm::VmFd;
 use crate::bindings::ppc64::*;
 use crate::fd::{KvmFd, Mapping};
 use crate::ioctl::ppc64::*;
+use crate::signals::{CEDE, Signals};
 use crate::stats::{KvmStats, StatsError};
 use arch_api::ppc64::{CedeRoute, ExternalPin, Plane, Regs, Watch};
 use arch_api::{Exit, HvError, Reply};
@@ -153,7 +153,7 @@ impl arch_api::Vcpu for Vcpu {
     fn run(&mut self, reply: Reply) -> Result<Exit, HvError> {
         let shared = self.shared();
         match reply {
-            Reply::None => {}
+            Reply::None | Reply::Pio(_) => {}
             Reply::Hcall { ret, args } => {
                 let mut answer = kvm_run__bindgen_ty_1__bindgen_ty_16 { nr: 0, ret: ret as u64, args };
                 // SAFETY: reading an integer of the union; any bits are valid.

@@ -1,19 +1,19 @@
 //! A virtual machine: memory slots, MMU, interrupt controller, vCPUs, in the order that KVM wants.
 
 use super::device::Device;
-use super::signals::Signals;
 use super::timebase;
 use super::vcpu::{Making, Vcpu};
 use super::xive::XiveDevice;
 use crate::bindings::ppc64::*;
 use crate::fd::KvmFd;
 use crate::ioctl::ppc64::*;
-use crate::stats::KvmStats;
+use crate::signals::Signals;
+use crate::stats::VcpuFigures;
 use crate::system::{Kvm, OpenError};
 use arch_api::HvError;
 use arch_api::ppc64::{Bind, Host, Irqchip, Mmu, Partition, Plane, Trigger, VmSpec, Xive};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// An empty VM of Book3S HV.
@@ -138,21 +138,6 @@ fn take_over_cede(vm: &VmFd) -> Result<(), HvError> {
     [H_CEDE, H_CONFER, H_PROD]
         .into_iter()
         .try_for_each(|nr| vm.enable(KVM_CAP_PPC_ENABLE_HCALL, [nr, 0], "KVM_ENABLE_CAP(PPC_ENABLE_HCALL)"))
-}
-
-/// KVM's own figures of each vCPU, for any thread, while the VM runs and after.
-#[derive(Debug, Clone, Default)]
-pub struct VcpuFigures(Arc<Mutex<Vec<Option<KvmStats>>>>);
-
-impl VcpuFigures {
-    fn push(&self, stats: Option<KvmStats>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(stats);
-    }
-
-    /// Looks at those of the vCPU that was made as number `index`, from 0. `None` where this KVM gives none.
-    pub fn with<T>(&self, index: usize, look: impl FnOnce(&KvmStats) -> T) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(index)?.as_ref().map(look)
-    }
 }
 
 /// A table that exists is cleared when it has the same size, and replaced when not.

@@ -3,27 +3,73 @@
 use crate::config::TunableChanges;
 use kvm::{KvmStats, Parameters, StatsError, Value};
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use vcore::{Snapshot, Tunables};
 
+/// A VM's own limit of halt polling in the kernel, where it can have one (KVM_CAP_HALT_POLL).
+pub trait Limit: Send + Sync {
+    /// Sets it, in nanoseconds.
+    ///
+    /// # Errors
+    /// As the kernel has them.
+    fn set_limit(&self, ns: u32) -> io::Result<()>;
+}
+
+/// The limit, and what was set.
+#[derive(Clone)]
+struct OwnLimit {
+    limit: Arc<dyn Limit>,
+    /// `None` while the host's counts.
+    ns: Arc<Mutex<Option<u32>>>,
+}
+
+/// The tunable that a VM can have of its own.
+const HALT_POLL_NS: &str = "halt_poll_ns";
+
 /// The tunables of the host, which hold for each of its VMs.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HostTunables {
     parameters: Parameters,
     /// Linux polls for guests of this host's processor.
     polls: bool,
+    /// This VM's own `halt_poll_ns`, in place of the host's.
+    own: Option<OwnLimit>,
 }
 
 impl HostTunables {
-    /// Those of this host. `polls` is whether Linux has halt polling for its processor, which is POWER8's alone.
+    /// Those of this host. `polls` is whether Linux has halt polling for its processor; of POWER's it is POWER8's alone.
     #[must_use]
     pub fn new(parameters: Parameters, polls: bool) -> Self {
-        Self { parameters, polls }
+        Self { parameters, polls, own: None }
+    }
+
+    /// The same, but `halt_poll_ns` is the VM's own.
+    #[must_use]
+    pub fn with_own(self, limit: Arc<dyn Limit>) -> Self {
+        Self { own: Some(OwnLimit { limit, ns: Arc::default() }), ..self }
+    }
+
+    /// A tunable's value.
+    fn read(&self, name: &str) -> io::Result<u32> {
+        let own = self.own.as_ref().filter(|_| name == HALT_POLL_NS);
+        let set = own.and_then(|own| *own.ns.lock().unwrap_or_else(PoisonError::into_inner));
+        set.map_or_else(|| self.parameters.get(name), Ok)
+    }
+
+    /// Sets one.
+    fn write(&self, name: &str, value: u32) -> io::Result<()> {
+        let Some(own) = self.own.as_ref().filter(|_| name == HALT_POLL_NS) else {
+            return self.parameters.set(name, value);
+        };
+        own.limit.set_limit(value)?;
+        *own.ns.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        Ok(())
     }
 
     /// The present values; `None` where Linux does not poll, or does not show them.
     #[must_use]
     pub fn get(&self) -> Option<Tunables> {
-        let get = |name| self.parameters.get(name).ok();
+        let get = |name| self.read(name).ok();
         self.polls.then_some(())?;
         Some(Tunables {
             halt_poll_ns: get("halt_poll_ns")?,
@@ -47,12 +93,10 @@ impl HostTunables {
         }
         let mut undo = Vec::new();
         for (name, value) in changes.said() {
-            let old = self.parameters.get(name);
-            if let Err(error) =
-                old.and_then(|old| self.parameters.set(name, value).map(|()| undo.push((name, old))))
-            {
+            let old = self.read(name);
+            if let Err(error) = old.and_then(|old| self.write(name, value).map(|()| undo.push((name, old)))) {
                 for (name, old) in undo {
-                    if let Err(error) = self.parameters.set(name, old) {
+                    if let Err(error) = self.write(name, old) {
                         tracing::warn!(%error, "the host's {name} cannot be set back to {old}");
                     }
                 }
@@ -137,6 +181,30 @@ mod tests {
         let changes: TunableChanges = "halt_poll_ns=7 halt_poll_ns_shrink=0".parse().unwrap();
         host.set(changes).unwrap();
         assert_eq!(host.get(), Some(changes.values()));
+    }
+
+    /// A limit that is written down.
+    #[derive(Default)]
+    struct Written(Mutex<Vec<u32>>);
+
+    impl Limit for Written {
+        fn set_limit(&self, ns: u32) -> io::Result<()> {
+            self.0.lock().unwrap().push(ns);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_vm_with_a_limit_of_its_own_leaves_the_hosts_alone() {
+        let (host, parameters, _directory) = host(true, &Tunables::default().named());
+        let written = Arc::<Written>::default();
+        let host = host.with_own(Arc::clone(&written) as _);
+        assert_eq!(host.get(), Some(Tunables::default()));
+        host.set("halt_poll_ns=7 halt_poll_ns_grow=3".parse().unwrap()).unwrap();
+        let now = Tunables { halt_poll_ns: 7, halt_poll_ns_grow: 3, ..Tunables::default() };
+        assert_eq!((host.get(), written.0.lock().unwrap().as_slice()), (Some(now), &[7][..]));
+        let files = ["halt_poll_ns", "halt_poll_ns_grow"].map(|name| parameters.get(name).unwrap());
+        assert_eq!(files, [Tunables::default().halt_poll_ns, 3]);
     }
 
     #[test]

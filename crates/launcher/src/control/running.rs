@@ -7,7 +7,7 @@ use crate::config::TunableChanges;
 use devices::virtio::Device as _;
 use devices::virtio::balloon::Balloon;
 use devices::virtio::net::Net;
-use kvm::ppc64::VcpuFigures;
+use kvm::VcpuFigures;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vcore::{SharedTunables, ThreadState, Tunables};

@@ -356,7 +356,7 @@ impl Arch for Guest {
         self.raises.then(|| Arc::new(Raiser { index, log: Arc::clone(&self.log) }) as _)
     }
 
-    fn reset(&self) -> Result<(usize, Program), Fatal> {
+    fn reset(&self) -> Result<Vec<(usize, Program)>, Fatal> {
         let log = &self.log;
         let boot = log.boots.fetch_add(1, SeqCst) + 1;
         if self.faults.reset == Some(boot) {
@@ -376,7 +376,7 @@ impl Arch for Guest {
         let mut programs = self.programs.lock().unwrap();
         let program = if programs.len() > 1 { programs.pop_front() } else { programs.front().cloned() };
         self.running[0].store(true, SeqCst);
-        Ok((0, program.unwrap_or_default()))
+        Ok(vec![(0, program.unwrap_or_default())])
     }
 
     fn enter(&self, index: usize, vcpu: &mut GuestVcpu, entry: Program) -> Result<(), Fatal> {

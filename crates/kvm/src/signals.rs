@@ -14,18 +14,18 @@ pub struct Signals {
     pub kick: libc::c_int,
 }
 
-/// The kernel's own signal for a descriptor with O_ASYNC. perf sends it for a cede.
-pub(super) const CEDE: libc::c_int = libc::SIGIO;
+/// The kernel's own signal for a descriptor with O_ASYNC. perf sends it for a cede on POWER; nobody does elsewhere.
+pub(crate) const CEDE: libc::c_int = libc::SIGIO;
 
 impl Signals {
     /// `struct kvm_signal_mask`'s set: everything is blocked but these.
-    pub(super) fn mask(self) -> u64 {
+    pub(crate) fn mask(self) -> u64 {
         let bit = |signal: libc::c_int| 1u64 << (signal - 1);
         !(bit(self.kick) | bit(CEDE))
     }
 
     /// Takes one pending signal, if there is one, and says which. When both are pending the other ends the next run at once.
-    pub(super) fn take(self) -> Result<Option<libc::c_int>, HvError> {
+    pub(crate) fn take(self) -> Result<Option<libc::c_int>, HvError> {
         // SAFETY: an all-zero sigset_t is valid memory for sigemptyset, which makes it a set; the numbers are valid
         // signals. The pointers are to locals that outlive the call, and a null siginfo asks for none.
         let taken = unsafe {
