@@ -1,6 +1,6 @@
 //! The command line. Flags say the same as keys of the configuration file, and win over them.
 
-use crate::config::devices::{DeviceSettings, DeviceThreads};
+use crate::config::devices::{DevicePoll, DeviceSettings, DeviceThreads};
 use crate::config::schema::{device, second_console};
 use crate::config::{
     self, ConfigError, ConsoleChoice, CpuCount, CpuModel, IrqchipChoice, MemorySize, MmuChoice, Placement,
@@ -283,6 +283,9 @@ pub struct VmFlags {
     /// [default: each]
     #[arg(long, value_name = "THREADS")]
     device_threads: Option<DeviceThreads>,
+    /// How long those threads look for work before they wait, at most; 0: not at all [default: 32000]
+    #[arg(long, value_name = "NS")]
+    device_poll_ns: Option<DevicePoll>,
     /// End with exit code 5 when the guest reboots
     #[arg(long)]
     no_reboot: bool,
@@ -298,6 +301,7 @@ impl From<VmFlags> for Settings {
             balloon: flags.balloon.and_then(|said| said.balloon),
             console: flags.virtio_console,
             threads: flags.device_threads,
+            poll: flags.device_poll_ns,
         };
         Self {
             name: flags.name,

@@ -8,7 +8,7 @@
 //! The order on the bus is that of [`Devices`], disks first: what a guest calls a device (`vda`) stays when others come.
 
 use crate::config::ConsoleChoice;
-use crate::config::devices::{Balloon, DeviceThreads, Devices, Disk, Net, Vsock};
+use crate::config::devices::{Balloon, DevicePoll, DeviceThreads, Devices, Disk, Net, Vsock};
 use crate::exit_code::Outcome;
 use devices::console::{Console, ConsoleError};
 use devices::dma::Memory;
@@ -70,6 +70,7 @@ pub struct OpenDevices {
     /// In the order of the bus; and whether each goes through the host bridge's translation.
     devices: Vec<(Arc<dyn Device>, bool)>,
     threads: DeviceThreads,
+    poll: DevicePoll,
     balloon: Option<Arc<balloon::Balloon>>,
 }
 
@@ -79,7 +80,7 @@ impl OpenDevices {
     /// # Errors
     /// The first that cannot be had.
     pub fn open(config: &Devices) -> Result<Self, DeviceError> {
-        let Devices { disks, nets, vsock, rng, balloon, console, threads } = config;
+        let Devices { disks, nets, vsock, rng, balloon, console, threads, poll } = config;
         let mut devices: Vec<(Arc<dyn Device>, bool)> = Vec::new();
         for (number, disk) in (1..).zip(disks) {
             let opened = open_disk(disk).map_err(|source| DeviceError::Disk { number, source })?;
@@ -103,7 +104,7 @@ impl OpenDevices {
             let opened = open_console(choice).map_err(DeviceError::Console)?;
             devices.push((Arc::new(opened), false));
         }
-        Ok(Self { devices, threads: *threads, balloon })
+        Ok(Self { devices, threads: *threads, poll: *poll, balloon })
     }
 
     /// The balloon, whose target can change while the VM runs.
@@ -122,7 +123,7 @@ impl OpenDevices {
         if self.devices.is_empty() {
             return Ok(bus);
         }
-        let workers = workers(self.threads)?;
+        let workers = workers(self.threads, self.poll)?;
         for (device, translated) in self.devices {
             let host = Host { memory: memory.clone(), workers: Arc::clone(&workers), translated };
             bus.add(Arc::new(VirtioPci::new(device, host)?)).map_err(io::Error::other)?;
@@ -171,12 +172,12 @@ fn open_console(choice: &ConsoleChoice) -> Result<console::Console, ConsoleError
     Ok(console::Console::new(console, format!("console {choice}")))
 }
 
-fn workers(threads: DeviceThreads) -> io::Result<Arc<dyn Workers>> {
+fn workers(threads: DeviceThreads, poll: DevicePoll) -> io::Result<Arc<dyn Workers>> {
     match threads {
-        DeviceThreads::Each => Ok(Arc::new(Threads::for_each())),
+        DeviceThreads::Each => Ok(Arc::new(Threads::for_each(poll.ns()))),
         DeviceThreads::Shared(count) => {
             let count = NonZeroUsize::new(count.into()).unwrap_or(NonZeroUsize::MIN);
-            Ok(Arc::new(Threads::pool(count)?))
+            Ok(Arc::new(Threads::pool(count, poll.ns())?))
         }
     }
 }

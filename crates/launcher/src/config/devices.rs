@@ -8,7 +8,7 @@
 pub(super) mod tests;
 mod values;
 
-pub use values::{DeviceThreads, MacAddress};
+pub use values::{DevicePoll, DeviceThreads, MacAddress};
 pub(super) use values::{cid, disk_id, tap};
 
 use super::{ConsoleChoice, MemorySize};
@@ -118,6 +118,8 @@ pub struct DeviceSettings {
     pub console: Option<ConsoleChoice>,
     /// How many threads run queues.
     pub threads: Option<DeviceThreads>,
+    /// How long they look for work before they wait.
+    pub poll: Option<DevicePoll>,
 }
 
 /// What was said of a disk.
@@ -235,6 +237,8 @@ pub struct Devices {
     pub console: Option<ConsoleChoice>,
     /// How many threads run queues.
     pub threads: DeviceThreads,
+    /// How long they look for work before they wait.
+    pub poll: DevicePoll,
 }
 
 impl DeviceSettings {
@@ -252,6 +256,7 @@ impl DeviceSettings {
             balloon: self.balloon.or(file.balloon),
             console: self.console.or(file.console),
             threads: self.threads.or(file.threads),
+            poll: self.poll.or(file.poll),
         }
     }
 
@@ -301,6 +306,7 @@ impl DeviceSettings {
             balloon: self.balloon,
             console: self.console,
             threads: self.threads.unwrap_or_default(),
+            poll: self.poll.unwrap_or_default(),
         })
     }
 
@@ -351,7 +357,7 @@ fn marked(path: &Path, marks: &[(bool, &str)]) -> String {
 impl fmt::Display for Devices {
     /// A line for each device, each after a line feed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { disks, nets, vsock, rng, balloon, console, threads } = self;
+        let Self { disks, nets, vsock, rng, balloon, console, threads, poll } = self;
         for (number, disk) in (1..).zip(disks) {
             let id = disk.id.as_deref().map_or_else(String::new, |id| format!("id {id}"));
             let marks = [
@@ -384,10 +390,15 @@ impl fmt::Display for Devices {
         if let Some(console) = console {
             write!(f, "\nvirtio   console {console}")?;
         }
-        match threads {
-            _ if *self == (Self { threads: *threads, ..Self::default() }) => Ok(()),
-            DeviceThreads::Each => write!(f, "\nthreads  one for each device"),
-            DeviceThreads::Shared(count) => write!(f, "\nthreads  {count} for all devices"),
+        if *self == (Self { threads: *threads, poll: *poll, ..Self::default() }) {
+            return Ok(());
         }
+        let polls = format!("polling up to {} ns", poll.ns());
+        let marks = [(true, if poll.ns() == 0 { "no polling" } else { &*polls })];
+        let threads = match threads {
+            DeviceThreads::Each => "one for each device".to_owned(),
+            DeviceThreads::Shared(count) => format!("{count} for all devices"),
+        };
+        write!(f, "\nthreads  {}", marked(threads.as_ref(), &marks))
     }
 }

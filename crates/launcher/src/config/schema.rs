@@ -227,6 +227,7 @@ pub const KEYS: &[Key] = &[
     key!("console", "backend", Text, console = str::parse, console),
     key!("console", "virtio", Text, devices.console = second_console, devices.console),
     key!("devices", "threads", WordOrInteger, devices.threads = str::parse, devices.threads),
+    key!("devices", "poll_ns", Integer, devices.poll = str::parse, devices.poll),
     device!("disk", "path", Text, disks.last_mut() => path = super::path),
     device!("disk", "readonly", Boolean, disks.last_mut() => readonly = boolean),
     device!("disk", "direct", Boolean, disks.last_mut() => direct = boolean),

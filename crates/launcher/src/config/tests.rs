@@ -54,6 +54,7 @@ virtio = "file=/var/log/hvc1.log"
 
 [devices]
 threads = 2
+poll_ns = 50_000
 
 [[disk]]
 path = "/vm/root.img"

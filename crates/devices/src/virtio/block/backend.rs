@@ -5,7 +5,7 @@ use super::request::{self, ID, Limits, Operation, Status};
 use super::uring::{DEPTH, Uring};
 use crate::dma::Memory;
 use crate::virtio::chain::Buffers;
-use crate::virtio::{Activation, Backend, NeedsReset, Ring, Vectors};
+use crate::virtio::{Activation, Backend, NeedsReset, Ring, Sight, Vectors};
 use std::collections::HashSet;
 use std::io;
 use std::mem::Discriminant;
@@ -69,6 +69,8 @@ pub struct Queues {
     free: Vec<usize>,
     /// One that began when no other was in flight. None between turns.
     alone: Option<usize>,
+    /// Whether there was one in this turn. What comes after it comes fast, and is worth a batch.
+    was_alone: bool,
     buffers: Buffers,
     /// Whether the driver flushes by itself what it wants to last.
     flushes: bool,
@@ -87,6 +89,7 @@ impl Queues {
             requests: Vec::new(),
             free: Vec::new(),
             alone: None,
+            was_alone: false,
             buffers: Buffers::default(),
             shared,
             memory,
@@ -102,13 +105,13 @@ impl Queues {
         ring.disable_notification()?;
         let mut budget = if self.uring.is_some() { ring.size() } else { AT_ONCE.min(ring.size()) };
         self.left[index] = true;
+        self.was_alone = false;
         while budget > 0 && self.has_room() {
             let Some(Some(ring)) = self.rings.get_mut(index) else { return Ok(()) };
             budget -= 1;
             match ring.pop_buffers(&mut self.buffers)? {
                 Some(head) => self.begin(queue, head)?,
                 None if self.alone.is_some() => self.transfer_alone()?,
-                None if ring.enable_notification()? => ring.disable_notification()?,
                 None => {
                     self.left[index] = false;
                     break;
@@ -172,7 +175,8 @@ impl Queues {
                 if unit.is_some_and(|unit| !request.vectors.is_aligned(unit)) {
                     self.transfer_aligned(slot)
                 } else if let Some(uring) = &self.uring {
-                    if uring.is_idle() && self.alone.is_none() && self.write_flags() == 0 {
+                    if uring.is_idle() && !self.was_alone && self.write_flags() == 0 {
+                        self.was_alone = true;
                         self.alone = Some(slot);
                     } else {
                         self.join_in();
@@ -220,8 +224,7 @@ impl Queues {
     fn transfer_alone(&mut self) -> Result<(), NeedsReset> {
         let Some(slot) = self.alone.take() else { return Ok(()) };
         let result = self.transfer(slot);
-        self.finish(slot, result)?;
-        self.rings.iter_mut().flatten().try_for_each(Ring::signal)
+        self.finish(slot, result)
     }
 
     fn queue_transfer(&mut self, slot: usize) {
@@ -375,6 +378,39 @@ impl Backend for Queues {
 
     fn ready(&mut self, _: usize) -> Result<(), NeedsReset> {
         self.submit_and_harvest()
+    }
+
+    fn sight(&self) -> Sight {
+        Sight::All
+    }
+
+    fn look(&mut self) -> Result<bool, NeedsReset> {
+        let mut found = self.uring.as_mut().is_some_and(Uring::has_done);
+        if found {
+            self.submit_and_harvest()?;
+        }
+        for index in 0..self.rings.len() {
+            let Some(Some(ring)) = self.rings.get(index) else { continue };
+            if ring.has_more()? && self.has_room() {
+                self.turn(index as u16)?;
+                found = true;
+            }
+        }
+        Ok(found)
+    }
+
+    fn arm(&mut self) -> Result<bool, NeedsReset> {
+        // Where there is no room for more, what is in flight wakes the thread, and makes room.
+        if !self.has_room() {
+            return Ok(false);
+        }
+        for ring in self.rings.iter_mut().flatten() {
+            if ring.enable_notification()? {
+                ring.disable_notification()?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn unfinished(&self) -> bool {

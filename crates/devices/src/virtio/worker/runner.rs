@@ -1,6 +1,6 @@
 //! A backend among the descriptors that wake it.
 
-use crate::virtio::device::{Backend, Interrupts, NeedsReset, Work};
+use crate::virtio::device::{Backend, Interrupts, NeedsReset, Sight, Work};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -107,6 +107,33 @@ impl Runner {
         }
         self.notify_all();
         self.broken.is_none() && self.backend.unfinished()
+    }
+
+    /// What the backend sees when it looks.
+    pub fn sight(&self) -> Sight {
+        if self.broken.is_some() { Sight::Blind } else { self.backend.sight() }
+    }
+
+    /// Lets the backend look for work, and do it. Says whether there was some, or it broke.
+    pub fn look(&mut self) -> bool {
+        self.ask(|backend| backend.look())
+    }
+
+    /// Lets the backend ask for notifications, before the thread waits. Says whether there is work already, or it broke.
+    pub fn arm(&mut self) -> bool {
+        self.ask(|backend| backend.arm())
+    }
+
+    fn ask(&mut self, what: impl FnOnce(&mut dyn Backend) -> Result<bool, NeedsReset>) -> bool {
+        let mut answer = true;
+        if self.broken.is_some() {
+            return false;
+        }
+        self.call(|backend| {
+            answer = what(backend)?;
+            Ok(())
+        });
+        answer
     }
 
     /// The sources that the backend wants to be woken by again, and no longer (`false`).

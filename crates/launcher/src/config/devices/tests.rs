@@ -27,6 +27,7 @@ pub(in crate::config) fn full() -> Devices {
         }),
         console: Some(ConsoleChoice::File("/var/log/hvc1.log".into())),
         threads: DeviceThreads::Shared(2),
+        poll: "50000".parse().unwrap(),
     }
 }
 
@@ -42,14 +43,14 @@ fn a_person_sees_every_device() {
          rng      the host's, iommu\n\
          balloon  512M\n\
          virtio   console file=/var/log/hvc1.log\n\
-         threads  2 for all devices"
+         threads  2 for all devices, polling up to 50000 ns"
     );
     assert_eq!(
         read("[rng]\n[balloon]").unwrap().devices.to_string(),
         "\n\
          rng      the host's\n\
          balloon  0, deflate on OOM, free page reporting\n\
-         threads  one for each device"
+         threads  one for each device, polling up to 32000 ns"
     );
     assert_eq!(Devices::default().to_string(), "");
 }
@@ -62,7 +63,7 @@ fn an_empty_table_is_a_device() {
         devices.balloon,
         Some(Balloon { size: None, deflate_on_oom: true, free_page_reporting: true })
     );
-    assert_eq!(devices.threads, DeviceThreads::Each);
+    assert_eq!((devices.threads, devices.poll.ns()), (DeviceThreads::Each, 32_000));
 }
 
 #[test]
@@ -154,6 +155,10 @@ fn each_mistake_has_its_place() {
         (
             "[devices]\nthreads = 'all'",
             "vm.toml:2:11: threads: all is not a number of threads; it can be each, or 1 to 64",
+        ),
+        (
+            "[devices]\npoll_ns = 10000001",
+            "vm.toml:2:11: poll_ns: 10000001 is no time to poll for; it can be 0 to 10000000 ns",
         ),
         (
             "[console]\nvirtio = 'stdio'",

@@ -15,6 +15,12 @@ const CIDS: std::ops::RangeInclusive<u32> = 3..=u32::MAX - 1;
 /// Threads of a shared pool at most.
 const MAX_THREADS: u16 = 64;
 
+/// What threads poll for where nothing was said, in nanoseconds; docs/benchmarks.md has why.
+const POLL_NS: u32 = 32_000;
+
+/// The longest poll. It is seen neither by the thread's inbox nor by a signal, so a device's reset may wait for it.
+const MAX_POLL_NS: u32 = 10_000_000;
+
 /// The address of a network card: of one card, and not zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MacAddress([u8; 6]);
@@ -100,6 +106,33 @@ impl FromStr for DeviceThreads {
             (_, Ok(count @ 1..=MAX_THREADS)) => Ok(Self::Shared(count)),
             _ => Err(format!("{text} is not a number of threads; it can be each, or 1 to {MAX_THREADS}")),
         }
+    }
+}
+
+/// How long a device's thread looks for work before it waits to be woken, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DevicePoll(u32);
+
+impl DevicePoll {
+    /// Nanoseconds; 0: not at all.
+    #[must_use]
+    pub fn ns(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for DevicePoll {
+    fn default() -> Self {
+        Self(POLL_NS)
+    }
+}
+
+impl FromStr for DevicePoll {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ns = text.parse().ok().filter(|ns| *ns <= MAX_POLL_NS);
+        ns.map(Self).ok_or_else(|| format!("{text} is no time to poll for; it can be 0 to {MAX_POLL_NS} ns"))
     }
 }
 
