@@ -8,7 +8,9 @@
 //! The order on the bus is that of [`Devices`], disks first: what a guest calls a device (`vda`) stays when others come.
 
 use crate::config::ConsoleChoice;
-use crate::config::devices::{Balloon, DevicePoll, DeviceThreads, Devices, Disk, Net, Vsock};
+use crate::config::devices::{
+    Balloon, DevicePoll, DeviceThreads, Devices, Disk, MAX_DISK_QUEUES, Net, Vsock,
+};
 use crate::exit_code::Outcome;
 use devices::console::{Console, ConsoleError};
 use devices::dma::Memory;
@@ -75,15 +77,15 @@ pub struct OpenDevices {
 }
 
 impl OpenDevices {
-    /// Opens what the devices need: images, taps, a console.
+    /// Opens what the devices of a VM with `vcpus` vCPUs need: images, taps, a console.
     ///
     /// # Errors
     /// The first that cannot be had.
-    pub fn open(config: &Devices) -> Result<Self, DeviceError> {
+    pub fn open(config: &Devices, vcpus: u32) -> Result<Self, DeviceError> {
         let Devices { disks, nets, vsock, rng, balloon, console, threads, poll } = config;
         let mut devices: Vec<(Arc<dyn Device>, bool)> = Vec::new();
         for (number, disk) in (1..).zip(disks) {
-            let opened = open_disk(disk).map_err(|source| DeviceError::Disk { number, source })?;
+            let opened = open_disk(disk, vcpus).map_err(|source| DeviceError::Disk { number, source })?;
             devices.push((Arc::new(opened), disk.iommu));
         }
         for (number, net) in (1..).zip(nets) {
@@ -132,9 +134,11 @@ impl OpenDevices {
     }
 }
 
-fn open_disk(disk: &Disk) -> Result<block::Disk, block::OpenError> {
+fn open_disk(disk: &Disk, vcpus: u32) -> Result<block::Disk, block::OpenError> {
     let options = block::Options { path: disk.path.clone(), read_only: disk.readonly, direct: disk.direct };
-    block::Disk::open(&options, disk.id.as_deref().unwrap_or_default(), 1, Engine::Auto)
+    // With a queue for each, a vCPU is interrupted for what it asked for itself, and no other.
+    let queues = disk.queues.unwrap_or(vcpus.min(MAX_DISK_QUEUES.into()) as u16);
+    block::Disk::open(&options, disk.id.as_deref().unwrap_or_default(), queues, Engine::Auto)
 }
 
 fn open_net(net: &Net) -> Result<net::Net, TapError> {

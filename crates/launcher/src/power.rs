@@ -154,7 +154,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     let run_dir = RunDir::for_vm(config.run_dir.as_deref(), &config.name)?;
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
-    let devices = OpenDevices::open(&config.devices)?;
+    let devices = OpenDevices::open(&config.devices, config.topology.vcpus.get())?;
     let balloon = devices.balloon();
     let (plane, polls) = (plan.spec.plane, plan.host.generation == Generation::Power8);
     let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;

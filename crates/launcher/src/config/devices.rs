@@ -8,8 +8,8 @@
 pub(super) mod tests;
 mod values;
 
-pub use values::{DevicePoll, DeviceThreads, MacAddress};
-pub(super) use values::{cid, disk_id, tap};
+pub use values::{DevicePoll, DeviceThreads, MAX_DISK_QUEUES, MacAddress};
+pub(super) use values::{cid, disk_id, disk_queues, tap};
 
 use super::{ConsoleChoice, MemorySize};
 use std::fmt;
@@ -133,6 +133,8 @@ pub struct DiskSettings {
     pub direct: bool,
     /// What the guest is told as its serial number.
     pub id: Option<String>,
+    /// How many queues it has.
+    pub queues: Option<u16>,
     /// Whether it goes through the host bridge's translation.
     pub iommu: bool,
 }
@@ -170,6 +172,8 @@ pub struct Disk {
     pub direct: bool,
     /// What the guest is told as its serial number: 1 to 20 printable ASCII characters.
     pub id: Option<String>,
+    /// How many queues it has, 1 to 64; `None`: one for each vCPU, up to 64.
+    pub queues: Option<u16>,
     /// Whether it offers to go through the host bridge's translation (VIRTIO_F_ACCESS_PLATFORM).
     pub iommu: bool,
 }
@@ -270,8 +274,8 @@ impl DeviceSettings {
     ) -> Result<Devices, DevicesError> {
         let disks: Vec<Disk> = numbered(self.disks, |n, disk| {
             let missing = |key| DevicesError::missing(format!("disk {n}"), key, "[[disk]]", "--disk");
-            let DiskSettings { path, readonly, direct, id, iommu } = disk;
-            Ok(Disk { path: path.ok_or_else(|| missing("path"))?, readonly, direct, id, iommu })
+            let DiskSettings { path, readonly, direct, id, queues, iommu } = disk;
+            Ok(Disk { path: path.ok_or_else(|| missing("path"))?, readonly, direct, id, queues, iommu })
         })?;
         let nets: Vec<Net> = numbered(self.nets, |n, net| {
             let missing = |key| DevicesError::missing(format!("net {n}"), key, "[[net]]", "--net");
@@ -360,11 +364,13 @@ impl fmt::Display for Devices {
         let Self { disks, nets, vsock, rng, balloon, console, threads, poll } = self;
         for (number, disk) in (1..).zip(disks) {
             let id = disk.id.as_deref().map_or_else(String::new, |id| format!("id {id}"));
+            let queues = disk.queues.map_or_else(String::new, |queues| format!("queues {queues}"));
             let marks = [
                 (disk.readonly, "readonly"),
                 (disk.direct, "direct"),
                 (disk.iommu, "iommu"),
                 (disk.id.is_some(), &id),
+                (disk.queues.is_some(), &queues),
             ];
             write!(f, "\n{:<8} {}", format!("disk {number}"), marked(&disk.path, &marks))?;
         }

@@ -1,7 +1,7 @@
 //! Every key of the configuration file, as data: the parser, the flags of devices, their messages and the test of the
 //! documentation all read these tables.
 
-use super::devices::{DeviceSettings, Devices, MacAddress, cid, disk_id, tap};
+use super::devices::{DeviceSettings, Devices, MacAddress, cid, disk_id, disk_queues, tap};
 use super::values::word;
 use super::{ConsoleChoice, MemorySize, Settings, VmConfig};
 use std::fmt;
@@ -232,6 +232,7 @@ pub const KEYS: &[Key] = &[
     device!("disk", "readonly", Boolean, disks.last_mut() => readonly = boolean),
     device!("disk", "direct", Boolean, disks.last_mut() => direct = boolean),
     device!("disk", "id", Text, disks.last_mut() => id = disk_id),
+    device!("disk", "queues", Integer, disks.last_mut() => queues = disk_queues),
     device!("disk", "iommu", Boolean, disks.last_mut() => iommu = boolean),
     device!("net", "tap", Text, nets.last_mut() => tap = tap),
     device!("net", "mac", Text, nets.last_mut() => mac = str::parse::<MacAddress>),

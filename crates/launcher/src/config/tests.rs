@@ -64,6 +64,7 @@ path = "/dev/vdb"
 readonly = true
 direct = true
 id = "data-1"
+queues = 1
 iommu = true
 
 [[net]]

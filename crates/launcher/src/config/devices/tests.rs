@@ -7,12 +7,20 @@ use std::fs;
 
 /// What the example of all keys says.
 pub(in crate::config) fn full() -> Devices {
-    let root = Disk { path: "/vm/root.img".into(), readonly: false, direct: false, id: None, iommu: false };
+    let root = Disk {
+        path: "/vm/root.img".into(),
+        readonly: false,
+        direct: false,
+        id: None,
+        queues: None,
+        iommu: false,
+    };
     let data = Disk {
         path: "/dev/vdb".into(),
         readonly: true,
         direct: true,
         id: Some("data-1".into()),
+        queues: Some(1),
         iommu: true,
     };
     Devices {
@@ -37,7 +45,7 @@ fn a_person_sees_every_device() {
         full().to_string(),
         "\n\
          disk 1   /vm/root.img\n\
-         disk 2   /dev/vdb, readonly, direct, iommu, id data-1\n\
+         disk 2   /dev/vdb, readonly, direct, iommu, id data-1, queues 1\n\
          net 1    tap0, mac 52:54:00:ab:00:01, iommu\n\
          vsock    /run/vm.vsock, cid 3, iommu\n\
          rng      the host's, iommu\n\
@@ -101,17 +109,17 @@ fn each_mistake_has_its_place() {
         // Tables.
         (
             "[disk]\npath = '/a'",
-            "vm.toml:1:1: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, id, iommu",
+            "vm.toml:1:1: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, id, queues, iommu",
         ),
         (
             "disk = ['a']",
-            "vm.toml:1:8: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, id, iommu",
+            "vm.toml:1:8: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, id, queues, iommu",
         ),
         ("[[rng]]", "vm.toml:1:1: rng is a table; write [rng] with keys: iommu"),
         ("rng = true", "vm.toml:1:7: rng is a table; write [rng] with keys: iommu"),
         (
             "[[disk]]\npath = '/a'\n[[disk]]\npaht = '/b'",
-            "vm.toml:4:1: unknown key \"paht\" in [[disk]] (did you mean \"path\"?); keys: path, readonly, direct, id, iommu",
+            "vm.toml:4:1: unknown key \"paht\" in [[disk]] (did you mean \"path\"?); keys: path, readonly, direct, id, queues, iommu",
         ),
         (
             "[rng]\ntap = 'a'",
@@ -142,6 +150,7 @@ fn each_mistake_has_its_place() {
             "[[net]]\nmac = '00:00:00:00:00:00'",
             "vm.toml:2:7: mac: no card has the address zero; write one as 52:54:00:12:34:56, or leave it out",
         ),
+        ("[[disk]]\nqueues = 0", "vm.toml:2:10: queues: 0 is not a number of queues; it can be 1 to 64"),
         (
             "[vsock]\ncid = 4294967295",
             "vm.toml:2:7: cid: 4294967295 is no guest's context ID; it can be 3 to 4294967294",

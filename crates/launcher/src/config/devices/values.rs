@@ -12,6 +12,9 @@ const MAX_TAP: usize = 15;
 /// Context IDs that a guest can have; those below and above are the hypervisor's, the host's and everybody's (`VMADDR_CID_*`).
 const CIDS: std::ops::RangeInclusive<u32> = 3..=u32::MAX - 1;
 
+/// Queues of a disk at most.
+pub const MAX_DISK_QUEUES: u16 = 64;
+
 /// Threads of a shared pool at most.
 const MAX_THREADS: u16 = 64;
 
@@ -155,6 +158,12 @@ pub(in crate::config) fn disk_id(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// Checks a number of queues.
+pub(in crate::config) fn disk_queues(text: &str) -> Result<u16, String> {
+    let count = text.parse().ok().filter(|count| (1..=MAX_DISK_QUEUES).contains(count));
+    count.ok_or_else(|| format!("{text} is not a number of queues; it can be 1 to {MAX_DISK_QUEUES}"))
 }
 
 /// Checks a context ID.
