@@ -57,10 +57,12 @@ impl Runner {
     }
 
     fn begin(&mut self, ops: &mut EventOps) {
-        let doorbells = self.doorbells.iter().map(|(_, event)| event.as_raw_fd());
-        let sources = self.sources.iter().map(|source| source.fd);
-        for (number, fd) in (0..).zip(doorbells.chain(sources)) {
-            if let Err(error) = ops.add(Events::with_data_raw(fd, number, EventSet::IN)) {
+        // A doorbell wakes the thread each time it is rung, and so need not be read: what comes after it was seen rings again.
+        let rung = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        let doorbells = self.doorbells.iter().map(|(_, event)| (event.as_raw_fd(), rung));
+        let sources = self.sources.iter().map(|source| (source.fd, EventSet::IN));
+        for (number, (fd, events)) in (0..).zip(doorbells.chain(sources)) {
+            if let Err(error) = ops.add(Events::with_data_raw(fd, number, events)) {
                 return self.refuse(io::Error::other(error));
             }
         }
@@ -81,10 +83,8 @@ impl Runner {
 
     fn process(&mut self, number: usize) {
         match self.doorbells.get(number) {
-            Some((queue, event)) => {
+            Some((queue, _)) => {
                 let queue = *queue;
-                // Read before the queue is looked at: what comes later rings again. It fails if it was read already.
-                let _ = event.read();
                 self.call(|backend| backend.notified(queue));
             }
             None => {
