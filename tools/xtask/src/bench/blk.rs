@@ -48,7 +48,7 @@ pub struct Options {
     #[arg(long, value_name = "ENGINE", default_value = "io_uring", value_parser = ["io_uring", "native", "threads"])]
     aio: String,
     /// Measure these subjects; may be given more than once. Beside those that are measured by default there are the planes
-    /// without polling ("kernel, no polling") and with one queue ("kernel, 1 queue")
+    /// without polling ("kernel, polling off") and with one queue ("kernel, 1 queue")
     #[arg(long = "subject", value_name = "NAME", default_values = ["QEMU/KVM", "kernel", "vmm"])]
     subjects: Vec<String>,
 }
@@ -60,15 +60,15 @@ enum Monitor {
     Cede(&'static str, &'static str, &'static [&'static str]),
 }
 
-const NO_POLLING: &[&str] = &["--device-poll-ns", "0"];
+const POLLING_OFF: &[&str] = &["--device-poll-ns", "0"];
 
 /// The first that is measured is what the others are compared with.
 const SUBJECTS: [(&str, Monitor); 7] = [
     ("QEMU/KVM", Monitor::Qemu),
     ("kernel", Monitor::Cede("kernel", "", &[])),
     ("vmm", Monitor::Cede("vmm", "", &[])),
-    ("kernel, no polling", Monitor::Cede("kernel", "", NO_POLLING)),
-    ("vmm, no polling", Monitor::Cede("vmm", "", NO_POLLING)),
+    ("kernel, polling off", Monitor::Cede("kernel", "", POLLING_OFF)),
+    ("vmm, polling off", Monitor::Cede("vmm", "", POLLING_OFF)),
     ("kernel, 1 queue", Monitor::Cede("kernel", ",queues=1", &[])),
     ("vmm, 1 queue", Monitor::Cede("vmm", ",queues=1", &[])),
 ];

@@ -98,28 +98,57 @@ impl Queues {
         }
     }
 
-    /// Takes what is available in a queue, as much as it has entries and there is room for.
-    fn turn(&mut self, queue: u16) -> Result<(), NeedsReset> {
-        let index = usize::from(queue);
-        let Some(Some(ring)) = self.rings.get_mut(index) else { return Ok(()) };
-        ring.disable_notification()?;
-        let mut budget = if self.uring.is_some() { ring.size() } else { AT_ONCE.min(ring.size()) };
-        self.left[index] = true;
+    /// Takes what is available in the queues, and gives back what is done. Says whether there was anything.
+    ///
+    /// ```text
+    ///  take all ─▶ one alone? ─ yes ─▶ transfer it, take all ─▶ submit ─▶ harvest ─▶ signal
+    ///                  └─ no ────────────────────────────────────▲
+    /// ```
+    fn turn(&mut self) -> Result<bool, NeedsReset> {
         self.was_alone = false;
-        while budget > 0 && self.has_room() {
-            let Some(Some(ring)) = self.rings.get_mut(index) else { return Ok(()) };
-            budget -= 1;
-            match ring.pop_buffers(&mut self.buffers)? {
-                Some(head) => self.begin(queue, head)?,
-                None if self.alone.is_some() => self.transfer_alone()?,
-                None => {
-                    self.left[index] = false;
-                    break;
-                }
-            }
+        let found = self.take_all()?;
+        if let Some(slot) = self.alone.take() {
+            // Without io_uring it is done sooner.
+            let result = self.transfer(slot);
+            self.finish(slot, result)?;
+            self.take_all()?;
         }
-        self.join_in();
-        self.submit_and_harvest()
+        Ok(self.submit_and_harvest()? || found)
+    }
+
+    fn take_all(&mut self) -> Result<bool, NeedsReset> {
+        let mut found = false;
+        for queue in 0..self.rings.len() {
+            found |= self.take(queue)?;
+        }
+        Ok(found)
+    }
+
+    /// Takes what is available in a queue, as much as it has entries and there is room for.
+    fn take(&mut self, index: usize) -> Result<bool, NeedsReset> {
+        let mut budget = match &mut self.rings[index] {
+            Some(ring) if ring.has_more()? => {
+                ring.disable_notification()?;
+                if self.uring.is_some() { ring.size() } else { AT_ONCE.min(ring.size()) }
+            }
+            _ => {
+                self.left[index] = false;
+                return Ok(false);
+            }
+        };
+        let mut found = false;
+        self.left[index] = true;
+        while budget > 0 && self.has_room() {
+            let Some(ring) = &mut self.rings[index] else { break };
+            let Some(head) = ring.pop_buffers(&mut self.buffers)? else {
+                self.left[index] = false;
+                break;
+            };
+            self.begin(index as u16, head)?;
+            budget -= 1;
+            found = true;
+        }
+        Ok(found)
     }
 
     fn has_room(&self) -> bool {
@@ -220,13 +249,6 @@ impl Queues {
         }
     }
 
-    /// The transfer that is alone still is: without io_uring it is done sooner.
-    fn transfer_alone(&mut self) -> Result<(), NeedsReset> {
-        let Some(slot) = self.alone.take() else { return Ok(()) };
-        let result = self.transfer(slot);
-        self.finish(slot, result)
-    }
-
     fn queue_transfer(&mut self, slot: usize) {
         let flags = self.write_flags();
         let (Some(uring), request) = (&mut self.uring, &self.requests[slot]) else { return };
@@ -286,19 +308,21 @@ impl Queues {
         Ok(())
     }
 
-    fn submit_and_harvest(&mut self) -> Result<(), NeedsReset> {
+    fn submit_and_harvest(&mut self) -> Result<bool, NeedsReset> {
         if let Some(uring) = &mut self.uring {
             // What the kernel has no room for is told again when something is done, or at the next turn.
             let _ = uring.submit();
         }
-        let mut resubmit = false;
+        let (mut found, mut resubmit) = (false, false);
         while let Some((number, result)) = self.uring.as_mut().and_then(Uring::done) {
+            found = true;
             resubmit |= self.harvest(number as usize, result)?;
         }
         if let (true, Some(uring)) = (resubmit, &mut self.uring) {
             let _ = uring.submit();
         }
-        self.rings.iter_mut().flatten().try_for_each(Ring::signal)
+        self.rings.iter_mut().flatten().try_for_each(Ring::signal)?;
+        Ok(found)
     }
 
     /// A request is done, or a part of it; then the rest is queued.
@@ -368,8 +392,8 @@ fn end_of_file() -> io::Error {
 }
 
 impl Backend for Queues {
-    fn notified(&mut self, queue: u16) -> Result<(), NeedsReset> {
-        self.turn(queue)
+    fn notified(&mut self, _: u16) -> Result<(), NeedsReset> {
+        self.turn().map(|_| ())
     }
 
     fn sources(&self) -> Vec<BorrowedFd<'_>> {
@@ -377,7 +401,7 @@ impl Backend for Queues {
     }
 
     fn ready(&mut self, _: usize) -> Result<(), NeedsReset> {
-        self.submit_and_harvest()
+        self.turn().map(|_| ())
     }
 
     fn sight(&self) -> Sight {
@@ -385,18 +409,7 @@ impl Backend for Queues {
     }
 
     fn look(&mut self) -> Result<bool, NeedsReset> {
-        let mut found = self.uring.as_mut().is_some_and(Uring::has_done);
-        if found {
-            self.submit_and_harvest()?;
-        }
-        for index in 0..self.rings.len() {
-            let Some(Some(ring)) = self.rings.get(index) else { continue };
-            if ring.has_more()? && self.has_room() {
-                self.turn(index as u16)?;
-                found = true;
-            }
-        }
-        Ok(found)
+        self.turn()
     }
 
     fn arm(&mut self) -> Result<bool, NeedsReset> {

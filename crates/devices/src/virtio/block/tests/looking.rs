@@ -88,3 +88,38 @@ fn a_batch_is_told_of_once() {
         assert_eq!(told, usize::from(done > 0));
     }
 }
+
+#[test]
+fn a_turn_takes_what_is_in_all_queues() {
+    for engine in engines() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::open(&options(&image(directory.path())), "", 2, engine).unwrap();
+        let first = Driver::new(0, 16, true, ram());
+        let second = Driver::new(1, 16, true, first.memory.clone());
+        let mut drivers = [first, second];
+        let activation = Activation {
+            memory: drivers[0].memory.clone(),
+            features: FLUSH,
+            rings: drivers.iter().map(|driver| Some(driver.ring())).collect(),
+            interrupts: Arc::clone(&drivers[0].told) as _,
+        };
+        let mut backend = disk.activate(activation).unwrap();
+        for (at, driver) in (0..).zip(&mut drivers) {
+            let (header, status, data) = (HEADER + 16 * at, STATUS + at, DATA + 512 * at);
+            driver.put(header, IN.to_le());
+            driver.put(header + 8, (5 + at).to_le());
+            driver.chain(0, &[(header, 16, false), (data, 512, true), (status, 1, true)]);
+        }
+        backend.notified(0).unwrap();
+        let begin = Instant::now();
+        for (at, driver) in (0..).zip(&mut drivers) {
+            while !driver.has_used() {
+                assert!(begin.elapsed() < Duration::from_secs(20), "the request is never done");
+                backend.look().unwrap();
+            }
+            assert_eq!(driver.take(), Some((0, 513)));
+            assert_eq!(driver.get::<u8>(DATA + 512 * at), 5 + at as u8);
+        }
+        assert!(!backend.arm().unwrap());
+    }
+}
