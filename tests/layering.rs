@@ -11,7 +11,7 @@ use std::process::Command;
 const ARROWS: &[(&str, &[&str])] = &[
     ("cede-vcore", &[]),
     ("cede-fdt", &[]),
-    ("cede-arch-api", &[]),
+    ("cede-arch-api", &["cede-vcore"]),
     ("cede-irq", &["cede-vcore"]),
     // How long to poll, and when one is in the way, is one arithmetic for whoever polls.
     ("cede-devices", &["cede-irq", "cede-vcore"]),

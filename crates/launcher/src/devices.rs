@@ -8,9 +8,7 @@
 //! The order on the bus is that of [`Devices`], disks first: what a guest calls a device (`vda`) stays when others come.
 
 use crate::config::ConsoleChoice;
-use crate::config::devices::{
-    Balloon, DevicePoll, DeviceThreads, Devices, Disk, MAX_DISK_QUEUES, Net, Vsock,
-};
+use crate::config::devices::{Balloon, DevicePoll, DeviceThreads, Devices, Disk, Net, Vsock};
 use crate::exit_code::Outcome;
 use devices::console::{Console, ConsoleError};
 use devices::dma::Memory;
@@ -74,6 +72,7 @@ pub struct OpenDevices {
     threads: DeviceThreads,
     poll: DevicePoll,
     balloon: Option<Arc<balloon::Balloon>>,
+    cards: Vec<Arc<net::Net>>,
 }
 
 impl OpenDevices {
@@ -84,13 +83,15 @@ impl OpenDevices {
     pub fn open(config: &Devices, vcpus: u32) -> Result<Self, DeviceError> {
         let Devices { disks, nets, vsock, rng, balloon, console, threads, poll } = config;
         let mut devices: Vec<(Arc<dyn Device>, bool)> = Vec::new();
+        let mut cards = Vec::new();
         for (number, disk) in (1..).zip(disks) {
             let opened = open_disk(disk, vcpus).map_err(|source| DeviceError::Disk { number, source })?;
             devices.push((Arc::new(opened), disk.iommu));
         }
         for (number, net) in (1..).zip(nets) {
-            let opened = open_net(net).map_err(|source| DeviceError::Net { number, source })?;
-            devices.push((Arc::new(opened), net.iommu));
+            let opened = Arc::new(open_net(net).map_err(|source| DeviceError::Net { number, source })?);
+            cards.push(Arc::clone(&opened));
+            devices.push((opened, net.iommu));
         }
         if let Some(vsock) = vsock {
             devices.push((Arc::new(open_vsock(vsock)?), vsock.iommu));
@@ -106,13 +107,38 @@ impl OpenDevices {
             let opened = open_console(choice).map_err(DeviceError::Console)?;
             devices.push((Arc::new(opened), false));
         }
-        Ok(Self { devices, threads: *threads, poll: *poll, balloon })
+        Ok(Self { devices, threads: *threads, poll: *poll, balloon, cards })
+    }
+
+    /// The bus that [`open`](Self::open) and [`bus`](Self::bus) give, to be looked at: nothing of the host's is opened.
+    ///
+    /// # Errors
+    /// When the host has no eventfd, or the bus no slot.
+    pub fn outline(config: &Devices, vcpus: u32, windows: Vec<Range<u64>>) -> io::Result<Bus> {
+        let Devices { disks, nets, vsock, rng, balloon, console, .. } = config;
+        let mut outlines: Vec<_> = disks.iter().map(|disk| block::outline(disk.queues_for(vcpus))).collect();
+        outlines.extend(vec![net::outline(); nets.len()]);
+        outlines.extend(vsock.as_ref().map(|_| vsock::outline()));
+        outlines.extend(rng.as_ref().map(|_| entropy::outline()));
+        outlines.extend(balloon.as_ref().map(|_| balloon::outline()));
+        outlines.extend(console.as_ref().map(|_| console::outline()));
+        let mut bus = Bus::new(windows);
+        for outline in outlines {
+            bus.add(Arc::new(outline.function()?)).map_err(io::Error::other)?;
+        }
+        Ok(bus)
     }
 
     /// The balloon, whose target can change while the VM runs.
     #[must_use]
     pub fn balloon(&self) -> Option<Arc<balloon::Balloon>> {
         self.balloon.clone()
+    }
+
+    /// The network cards, which count.
+    #[must_use]
+    pub fn cards(&self) -> Vec<Arc<net::Net>> {
+        self.cards.clone()
     }
 
     /// The devices as functions on a bus behind a bridge that passes on the bus addresses in `windows`, and their threads. To be
@@ -135,10 +161,8 @@ impl OpenDevices {
 }
 
 fn open_disk(disk: &Disk, vcpus: u32) -> Result<block::Disk, block::OpenError> {
-    let options = block::Options { path: disk.path.clone(), read_only: disk.readonly, direct: disk.direct };
-    // With a queue for each, a vCPU is interrupted for what it asked for itself, and no other.
-    let queues = disk.queues.unwrap_or(vcpus.min(MAX_DISK_QUEUES.into()) as u16);
-    block::Disk::open(&options, disk.id.as_deref().unwrap_or_default(), queues, Engine::Auto)
+    let queues = disk.queues_for(vcpus);
+    block::Disk::open(&disk.options(), disk.id.as_deref().unwrap_or_default(), queues, Engine::Auto)
 }
 
 fn open_net(net: &Net) -> Result<net::Net, TapError> {

@@ -13,7 +13,7 @@ const MAX_TAP: usize = 15;
 const CIDS: std::ops::RangeInclusive<u32> = 3..=u32::MAX - 1;
 
 /// Queues of a disk at most.
-pub const MAX_DISK_QUEUES: u16 = 64;
+pub(super) const MAX_DISK_QUEUES: u16 = 64;
 
 /// Threads of a shared pool at most.
 const MAX_THREADS: u16 = 64;
