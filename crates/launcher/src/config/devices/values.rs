@@ -18,7 +18,7 @@ pub(super) const MAX_DISK_QUEUES: u16 = 64;
 /// Threads of a shared pool at most.
 const MAX_THREADS: u16 = 64;
 
-/// What threads poll for where nothing was said, in nanoseconds; docs/benchmarks.md has why.
+/// What threads poll for where nothing was said, in nanoseconds; docs/devices.md has why.
 const POLL_NS: u32 = 32_000;
 
 /// The longest poll. It is seen neither by the thread's inbox nor by a signal, so a device's reset may wait for it.
