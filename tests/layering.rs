@@ -13,7 +13,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cede-fdt", &[]),
     ("cede-arch-api", &["cede-vcore"]),
     ("cede-irq", &["cede-vcore"]),
-    ("cede-devices", &["cede-irq"]),
+    // How long to poll, and when one is in the way, is one arithmetic for whoever polls.
+    ("cede-devices", &["cede-irq", "cede-vcore"]),
     ("cede-kvm", &["cede-arch-api"]),
     ("cede-arch-ppc64", &["cede-arch-api", "cede-devices", "cede-fdt", "cede-irq", "cede-vcore"]),
     ("cede-arch-x86_64", &["cede-arch-api", "cede-devices", "cede-irq"]),

@@ -1,15 +1,18 @@
-//! A disk with io_uring and without: 4 KiB at random places, one request at a time and 32.
+//! A disk with io_uring and without, and with a thread that looks before it waits: 4 KiB at random places, one request at a time
+//! and 32.
 //!
 //! The device runs on its thread, the driver on this one, which sleeps until it is interrupted as a vCPU does. Rounds of all cases
 //! take turns, so that what disturbs the machine disturbs them all; the table has the median over the rounds.
 //!
-//! `cargo bench -p cede-devices --features testing [-- --rounds N] [-- --directory D]`; D is where the image is made.
+//! `cargo bench -p cede-devices --features testing --bench block -- [--rounds N] [--directory D] [--poll-ns N,N…]`; D is where the
+//! image is made.
 
 use devices::virtio::block::{Disk, Engine, Options};
 use devices::virtio::testing::{BUFFERS, Driver, ram};
 use devices::virtio::{Activation, Device, Interrupts, Ring, Running, Threads, Work, Workers};
 use nix::sys::eventfd::EventFd as Event;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -22,11 +25,15 @@ const STATUS: u64 = BUFFERS + 0x1000;
 const DATA: u64 = BUFFERS + 0x1_0000;
 
 /// Wakes the driver.
-struct Line(Event);
+struct Line {
+    event: Event,
+    raised: AtomicU32,
+}
 
 impl Interrupts for Line {
     fn used(&self, _: u16) {
-        self.0.write(1).expect("an eventfd takes one more");
+        self.raised.fetch_add(1, Ordering::Relaxed);
+        self.event.write(1).expect("an eventfd takes one more");
     }
 
     fn config_changed(&self) {}
@@ -36,21 +43,37 @@ impl Interrupts for Line {
     }
 }
 
-struct Case {
+/// How the device is run.
+#[derive(Clone, Copy)]
+struct Way {
     engine: Engine,
+    poll_ns: u32,
+}
+
+struct Case {
+    way: Way,
     direct: bool,
     write: bool,
     depth: u16,
+    rounds: Vec<Round>,
+}
+
+/// What came of a case.
+struct Round {
     /// Requests per second.
-    rounds: Vec<f64>,
+    iops: f64,
+    /// Per request, what the driver notified.
+    kicks: f64,
+    /// Per request, how often it was interrupted.
+    interrupts: f64,
 }
 
 impl Case {
     fn run(&mut self, path: &Path, random: &mut u64) {
         let options = Options { path: path.into(), direct: self.direct, ..Options::default() };
-        let disk = Disk::open(&options, "", 1, self.engine).expect("the image opens");
+        let disk = Disk::open(&options, "", 1, self.way.engine).expect("the image opens");
         let mut driver = Driver::new(0, 128, true, ram());
-        let line = Arc::new(Line(Event::new().expect("an eventfd")));
+        let line = Arc::new(Line { event: Event::new().expect("an eventfd"), raised: AtomicU32::new(0) });
         let activation = Activation {
             memory: driver.memory.clone(),
             features: disk.features(),
@@ -64,9 +87,9 @@ impl Case {
             doorbells: vec![(0, Arc::clone(&doorbell))],
             interrupts: Arc::clone(&line) as _,
         };
-        let running = Threads::for_each().start(work).expect("a thread");
+        let running = Threads::for_each(self.way.poll_ns).start(work).expect("a thread");
         let begin = Instant::now();
-        let mut done = 0_u32;
+        let (mut done, mut kicks) = (0_u32, 1_u32);
         for slot in 0..self.depth {
             self.offer(&mut driver, slot, random);
         }
@@ -80,19 +103,23 @@ impl Case {
                 self.offer(&mut driver, slot, random);
             }
             if driver.available() != from {
-                std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+                fence(Ordering::SeqCst);
                 if driver.device_wants(from) {
+                    kicks += 1;
                     doorbell.write(1).expect("an eventfd");
                 }
                 continue;
             }
             driver.put(driver.used_event(), driver.seen().to_le());
-            std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+            fence(Ordering::SeqCst);
             if !driver.has_used() {
-                line.0.read().expect("an eventfd");
+                line.event.read().expect("an eventfd");
             }
         }
-        self.rounds.push(f64::from(done) / begin.elapsed().as_secs_f64());
+        let per_request = |count: u32| f64::from(count) / f64::from(done.max(1));
+        let interrupts = per_request(line.raised.load(Ordering::Relaxed));
+        let iops = f64::from(done) / begin.elapsed().as_secs_f64();
+        self.rounds.push(Round { iops, kicks: per_request(kicks), interrupts });
         stop(running);
     }
 
@@ -106,8 +133,8 @@ impl Case {
         driver.chain(slot * 3, &[(HEADERS + 16 * at, 16, false), data, (STATUS + at, 1, true)]);
     }
 
-    fn median(&self) -> f64 {
-        let mut rounds = self.rounds.clone();
+    fn median(&self, what: impl Fn(&Round) -> f64) -> f64 {
+        let mut rounds: Vec<f64> = self.rounds.iter().map(what).collect();
         rounds.sort_by(f64::total_cmp);
         rounds[rounds.len() / 2]
     }
@@ -135,24 +162,41 @@ fn main() {
         std::fs::File::open(path).and_then(|file| file.sync_all()).expect("the image is written");
     }
 
+    let polls = argument("--poll-ns").unwrap_or_else(|| "32000".into());
+    let polls = polls.split(',').map(|ns| ns.parse().expect("--poll-ns takes numbers"));
+    let uring = std::iter::once(0).chain(polls).map(|poll_ns| Way { engine: Engine::Uring, poll_ns });
+    let ways: Vec<Way> = std::iter::once(Way { engine: Engine::Sync, poll_ns: 0 }).chain(uring).collect();
     let mut cases = Vec::new();
     for (direct, write, depth) in
         [false, true].into_iter().flat_map(|d| [(d, false, 1), (d, false, 32), (d, true, 1), (d, true, 32)])
     {
-        for engine in [Engine::Sync, Engine::Uring] {
-            cases.push(Case { engine, direct, write, depth, rounds: Vec::new() });
-        }
+        let case = |way: &Way| Case { way: *way, direct, write, depth, rounds: Vec::new() };
+        cases.extend(ways.iter().map(case));
     }
     let mut random = 1;
     for _ in 0..rounds {
         cases.iter_mut().for_each(|case| case.run(&images[usize::from(case.direct)], &mut random));
     }
-    println!("{:<8}{:<8}{:>6}{:>12}{:>12}{:>8}", "cache", "", "depth", "sync/s", "io_uring/s", "ratio");
-    for pair in cases.chunks(2) {
-        let [sync, uring] = pair else { continue };
-        let cache = if sync.direct { "direct" } else { "host" };
-        let what = if sync.write { "write" } else { "read" };
-        let (a, b) = (sync.median(), uring.median());
-        println!("{cache:<8}{what:<8}{:>6}{a:>12.0}{b:>12.0}{:>8.2}", sync.depth, b / a);
+    println!(
+        "{:<8}{:<7}{:>5}  {:<10}{:>9}{:>10}{:>8}{:>8}{:>12}",
+        "cache", "", "depth", "engine", "poll_ns", "IOPS", "ratio", "kicks", "interrupts"
+    );
+    for all in cases.chunks(ways.len()) {
+        // What io_uring without polling does is 1.
+        let reference = all[1].median(|round| round.iops);
+        for case in all {
+            let (cache, what) =
+                (if case.direct { "direct" } else { "host" }, if case.write { "write" } else { "read" });
+            let engine = if case.way.engine == Engine::Sync { "at once" } else { "io_uring" };
+            let iops = case.median(|round| round.iops);
+            let (kicks, interrupts) =
+                (case.median(|round| round.kicks), case.median(|round| round.interrupts));
+            println!(
+                "{cache:<8}{what:<7}{:>5}  {engine:<10}{:>9}{iops:>10.0}{:>8.2}{kicks:>8.3}{interrupts:>12.3}",
+                case.depth,
+                case.way.poll_ns,
+                iops / reference
+            );
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The command line. Flags say the same as keys of the configuration file, and win over them.
 
-use crate::config::devices::{DeviceSettings, DeviceThreads};
+use crate::config::devices::{DevicePoll, DeviceSettings, DeviceThreads};
 use crate::config::schema::{device, second_console};
 use crate::config::{
     self, ConfigError, ConsoleChoice, CpuCount, CpuModel, IrqchipChoice, MemorySize, MmuChoice, Placement,
@@ -262,7 +262,7 @@ pub struct VmFlags {
     /// A second console (virtio, hvc1): pty or file=PATH [default: none]
     #[arg(long, value_name = "WHERE", value_parser = second_console)]
     virtio_console: Option<ConsoleChoice>,
-    /// A disk, after those of the file: path=FILE, and readonly, direct, writethrough, id=TEXT, iommu
+    /// A disk, after those of the file: path=FILE, and readonly, direct, writethrough, id=TEXT, queues=N, iommu
     #[arg(long, value_name = "path=FILE,...", value_parser = |text: &str| device("disk", text))]
     disk: Vec<DeviceSettings>,
     /// A network card, after those of the file: tap=NAME, and mac=ADDRESS, iommu
@@ -283,6 +283,9 @@ pub struct VmFlags {
     /// [default: each]
     #[arg(long, value_name = "THREADS")]
     device_threads: Option<DeviceThreads>,
+    /// How long those threads look for work before they wait, at most; 0: not at all [default: 32000]
+    #[arg(long, value_name = "NS")]
+    device_poll_ns: Option<DevicePoll>,
     /// End with exit code 5 when the guest reboots
     #[arg(long)]
     no_reboot: bool,
@@ -298,6 +301,7 @@ impl From<VmFlags> for Settings {
             balloon: flags.balloon.and_then(|said| said.balloon),
             console: flags.virtio_console,
             threads: flags.device_threads,
+            poll: flags.device_poll_ns,
         };
         Self {
             name: flags.name,

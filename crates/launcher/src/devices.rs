@@ -8,7 +8,7 @@
 //! The order on the bus is that of [`Devices`], disks first: what a guest calls a device (`vda`) stays when others come.
 
 use crate::config::ConsoleChoice;
-use crate::config::devices::{Balloon, DeviceThreads, Devices, Disk, Net, Vsock};
+use crate::config::devices::{Balloon, DevicePoll, DeviceThreads, Devices, Disk, Net, Vsock};
 use crate::exit_code::Outcome;
 use devices::console::{Console, ConsoleError};
 use devices::dma::Memory;
@@ -65,29 +65,27 @@ impl DeviceError {
     }
 }
 
-/// Queues of a disk.
-const DISK_QUEUES: u16 = 1;
-
 /// A VM's devices, ready to be put on a bus.
 pub struct OpenDevices {
     /// In the order of the bus; and whether each goes through the host bridge's translation.
     devices: Vec<(Arc<dyn Device>, bool)>,
     threads: DeviceThreads,
+    poll: DevicePoll,
     balloon: Option<Arc<balloon::Balloon>>,
     cards: Vec<Arc<net::Net>>,
 }
 
 impl OpenDevices {
-    /// Opens what the devices need: images, taps, a console.
+    /// Opens what the devices of a VM with `vcpus` vCPUs need: images, taps, a console.
     ///
     /// # Errors
     /// The first that cannot be had.
-    pub fn open(config: &Devices) -> Result<Self, DeviceError> {
-        let Devices { disks, nets, vsock, rng, balloon, console, threads } = config;
+    pub fn open(config: &Devices, vcpus: u32) -> Result<Self, DeviceError> {
+        let Devices { disks, nets, vsock, rng, balloon, console, threads, poll } = config;
         let mut devices: Vec<(Arc<dyn Device>, bool)> = Vec::new();
         let mut cards = Vec::new();
         for (number, disk) in (1..).zip(disks) {
-            let opened = open_disk(disk).map_err(|source| DeviceError::Disk { number, source })?;
+            let opened = open_disk(disk, vcpus).map_err(|source| DeviceError::Disk { number, source })?;
             devices.push((Arc::new(opened), disk.iommu));
         }
         for (number, net) in (1..).zip(nets) {
@@ -109,16 +107,16 @@ impl OpenDevices {
             let opened = open_console(choice).map_err(DeviceError::Console)?;
             devices.push((Arc::new(opened), false));
         }
-        Ok(Self { devices, threads: *threads, balloon, cards })
+        Ok(Self { devices, threads: *threads, poll: *poll, balloon, cards })
     }
 
     /// The bus that [`open`](Self::open) and [`bus`](Self::bus) give, to be looked at: nothing of the host's is opened.
     ///
     /// # Errors
     /// When the host has no eventfd, or the bus no slot.
-    pub fn outline(config: &Devices, windows: Vec<Range<u64>>) -> io::Result<Bus> {
+    pub fn outline(config: &Devices, vcpus: u32, windows: Vec<Range<u64>>) -> io::Result<Bus> {
         let Devices { disks, nets, vsock, rng, balloon, console, .. } = config;
-        let mut outlines = vec![block::outline(DISK_QUEUES); disks.len()];
+        let mut outlines: Vec<_> = disks.iter().map(|disk| block::outline(disk.queues_for(vcpus))).collect();
         outlines.extend(vec![net::outline(); nets.len()]);
         outlines.extend(vsock.as_ref().map(|_| vsock::outline()));
         outlines.extend(rng.as_ref().map(|_| entropy::outline()));
@@ -153,7 +151,7 @@ impl OpenDevices {
         if self.devices.is_empty() {
             return Ok(bus);
         }
-        let workers = workers(self.threads)?;
+        let workers = workers(self.threads, self.poll)?;
         for (device, translated) in self.devices {
             let host = Host { memory: memory.clone(), workers: Arc::clone(&workers), translated };
             bus.add(Arc::new(VirtioPci::new(device, host)?)).map_err(io::Error::other)?;
@@ -162,8 +160,9 @@ impl OpenDevices {
     }
 }
 
-fn open_disk(disk: &Disk) -> Result<block::Disk, block::OpenError> {
-    block::Disk::open(&disk.options(), disk.id.as_deref().unwrap_or_default(), DISK_QUEUES, Engine::Auto)
+fn open_disk(disk: &Disk, vcpus: u32) -> Result<block::Disk, block::OpenError> {
+    let queues = disk.queues_for(vcpus);
+    block::Disk::open(&disk.options(), disk.id.as_deref().unwrap_or_default(), queues, Engine::Auto)
 }
 
 fn open_net(net: &Net) -> Result<net::Net, TapError> {
@@ -201,12 +200,12 @@ fn open_console(choice: &ConsoleChoice) -> Result<console::Console, ConsoleError
     Ok(console::Console::new(console, format!("console {choice}")))
 }
 
-fn workers(threads: DeviceThreads) -> io::Result<Arc<dyn Workers>> {
+fn workers(threads: DeviceThreads, poll: DevicePoll) -> io::Result<Arc<dyn Workers>> {
     match threads {
-        DeviceThreads::Each => Ok(Arc::new(Threads::for_each())),
+        DeviceThreads::Each => Ok(Arc::new(Threads::for_each(poll.ns()))),
         DeviceThreads::Shared(count) => {
             let count = NonZeroUsize::new(count.into()).unwrap_or(NonZeroUsize::MIN);
-            Ok(Arc::new(Threads::pool(count)?))
+            Ok(Arc::new(Threads::pool(count, poll.ns())?))
         }
     }
 }

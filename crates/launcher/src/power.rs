@@ -104,7 +104,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     let parts = Parts::claim(config)?;
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
-    let devices = OpenDevices::open(&config.devices)?;
+    let devices = OpenDevices::open(&config.devices, config.topology.vcpus.get())?;
     let (balloon, cards) = (devices.balloon(), devices.cards());
     let (plane, polls) = (plan.spec.plane, plan.host.generation == Generation::Power8);
     let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;
@@ -138,7 +138,8 @@ pub fn tree(config: &VmConfig) -> Result<Vec<u8>, PowerError> {
         Some(kernel) => BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?.placement(),
         None => Placement::NOMINAL,
     };
-    let bus = OpenDevices::outline(&config.devices, ppc64::phb::window::bus_ranges());
+    let bus =
+        OpenDevices::outline(&config.devices, config.topology.vcpus.get(), ppc64::phb::window::bus_ranges());
     let bus = bus.map_err(|source| HvError { call: "setting up the PCI devices", source })?;
     let functions = Phb::new(bus, Arc::default()).map_or_else(Vec::new, |phb| phb.functions());
     Ok(ppc64::dtb(&plan, &placement, &functions, None)?)

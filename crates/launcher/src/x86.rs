@@ -93,7 +93,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, X86Err
     let parts = Parts::claim(config)?;
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.wish.memory)?;
-    let devices = OpenDevices::open(&config.devices)?;
+    let devices = OpenDevices::open(&config.devices, config.topology.vcpus.get())?;
     let (balloon, cards) = (devices.balloon(), devices.cards());
     let vm = Vm::build(VmFd::create(&kvm)?, Signals { kick: vmm::kick_signal() })?;
     let figures = vm.figures();

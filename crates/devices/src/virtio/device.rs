@@ -99,8 +99,28 @@ pub enum NeedsReset {
     },
 }
 
+/// What a backend sees by itself, with no descriptor to wake it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Sight {
+    /// Nothing: it is never asked to look, and its calls ask for the next notification before they return.
+    #[default]
+    Blind,
+    /// Its queues, or some of them, and not all of its sources.
+    Queues,
+    /// All that could wake it.
+    All,
+}
+
 /// A device at work. Lives on one worker's thread, which may run several; it is dropped there at the reset, after which nothing
 /// of it touches guest memory any more. Nothing here may block for long.
+///
+/// One that is not [`Blind`](Sight::Blind) leaves its queues without notification, and sees to them like this:
+///
+/// ```text
+///  notified, ready ──▶ look ─ nothing, for a while ─▶ arm ─ false ─▶ wait for the doorbells and sources
+///                      ▲  └─ true ─┐                   │ true
+///                      └───────────┴───────────────────┘
+/// ```
 pub trait Backend: Send {
     /// The driver may have put descriptors into queue `queue`. Called once after the activation for each queue too.
     ///
@@ -125,6 +145,29 @@ pub trait Backend: Send {
     /// every queue is [`notified`](Backend::notified) again when others on the thread had their turn.
     fn unfinished(&self) -> bool {
         false
+    }
+
+    /// What [`look`](Self::look) sees. Always the same.
+    fn sight(&self) -> Sight {
+        Sight::Blind
+    }
+
+    /// Looks for something to do, and does as much of it as a call may. `false` if there is nothing, which costs no
+    /// system call. Called over and over while its thread has nothing else to do.
+    ///
+    /// # Errors
+    /// As [`notified`](Backend::notified).
+    fn look(&mut self) -> Result<bool, NeedsReset> {
+        Ok(false)
+    }
+
+    /// Asks the driver to notify of whatever it makes available from now on. `true` if something is there already: then the
+    /// thread does not wait, and it is looked at.
+    ///
+    /// # Errors
+    /// As [`notified`](Backend::notified).
+    fn arm(&mut self) -> Result<bool, NeedsReset> {
+        Ok(false)
     }
 
     /// Whether the source with this index is to wake it. Asked after each call. A source that stays readable calls

@@ -30,7 +30,7 @@ pub mod vsock;
 mod worker;
 
 pub use chain::{Buffers, Malformed, Missing, Span, Spans};
-pub use device::{Activation, Backend, Device, Interrupts, Kind, NeedsReset, Running, Work, Workers};
+pub use device::{Activation, Backend, Device, Interrupts, Kind, NeedsReset, Running, Sight, Work, Workers};
 pub use outline::Outline;
 pub use ring::Ring;
 pub use vectors::Vectors;

@@ -165,6 +165,15 @@ impl Ring {
         self.queue.enable_notification(&self.memory).map_err(|error| self.broken(&error))
     }
 
+    /// Whether there are chains that were not taken.
+    ///
+    /// # Errors
+    /// When the ring is broken.
+    pub fn has_more(&self) -> Result<bool, NeedsReset> {
+        let available = self.queue.avail_idx(&self.memory, Ordering::Acquire);
+        available.map(|index| index.0 != self.queue.next_avail()).map_err(|error| self.broken(&error))
+    }
+
     /// Entries, and so the most chains that a driver that keeps to the rules can have in it.
     #[must_use]
     pub fn size(&self) -> u16 {

@@ -11,21 +11,24 @@
 //! [`unfinished`](super::Backend::unfinished) one more call, so none starves the others. Signals stay blocked here as they
 //! are where the threads are made.
 
+mod pace;
 mod runner;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use super::device::{Running, Work, Workers};
-use event_manager::{EventManager, EventSet, Events, SubscriberId, SubscriberOps};
+use event_manager::{EventManager, EventSet, Events, SubscriberOps};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use runner::{Runner, Subscriber};
-use std::collections::HashMap;
+use pace::Pace;
+use runner::Subscriber;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Sender, channel};
+use turns::Turns;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// The threads of a VM's devices.
@@ -34,23 +37,25 @@ pub struct Threads {
     pool: Vec<Arc<Thread>>,
     /// Where threads may run. They are made on vCPUs' threads, which may be bound to a processor.
     cpus: Option<CpuSet>,
+    poll_ns: u32,
 }
 
 impl Threads {
-    /// A thread for each device. The threads may run where the caller may.
+    /// A thread for each device. The threads may run where the caller may. A thread without work looks for more for up to
+    /// `poll_ns` nanoseconds before it waits to be woken; 0: it waits at once.
     #[must_use]
-    pub fn for_each() -> Self {
-        Self { pool: Vec::new(), cpus: own_cpus() }
+    pub fn for_each(poll_ns: u32) -> Self {
+        Self { pool: Vec::new(), cpus: own_cpus(), poll_ns }
     }
 
-    /// `count` threads that all devices share.
+    /// `count` threads that all devices share; `poll_ns` as of [`for_each`](Self::for_each).
     ///
     /// # Errors
     /// When the host refuses a thread or a descriptor.
-    pub fn pool(count: NonZeroUsize) -> io::Result<Self> {
+    pub fn pool(count: NonZeroUsize, poll_ns: u32) -> io::Result<Self> {
         let cpus = own_cpus();
-        let pool = (0..count.get()).map(|index| Thread::spawn(&format!("virtio{index}"), cpus));
-        Ok(Self { pool: pool.collect::<io::Result<_>>()?, cpus })
+        let pool = (0..count.get()).map(|index| Thread::spawn(&format!("virtio{index}"), cpus, poll_ns));
+        Ok(Self { pool: pool.collect::<io::Result<_>>()?, cpus, poll_ns })
     }
 }
 
@@ -64,7 +69,7 @@ impl Workers for Threads {
         // Every backend that runs holds its thread.
         let thread = match self.pool.iter().min_by_key(|thread| Arc::strong_count(thread)) {
             Some(thread) => Arc::clone(thread),
-            None => Thread::spawn(&work.name, self.cpus)?,
+            None => Thread::spawn(&work.name, self.cpus, self.poll_ns)?,
         };
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -115,7 +120,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn spawn(name: &str, cpus: Option<CpuSet>) -> io::Result<Arc<Self>> {
+    fn spawn(name: &str, cpus: Option<CpuSet>, poll_ns: u32) -> io::Result<Arc<Self>> {
         let bell = Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?);
         let mut manager = EventManager::new().map_err(refused)?;
         let (sender, inbox) = channel();
@@ -128,7 +133,7 @@ impl Thread {
                 // Where it may not run there it runs anywhere.
                 let _ = sched_setaffinity(Pid::from_raw(0), &cpus);
             }
-            run(&inbox, manager);
+            Turns::new(manager, Pace::new(poll_ns)).run(&inbox);
         })?;
         Ok(Arc::new(Self { inbox: Some(sender), bell }))
     }
@@ -156,57 +161,4 @@ impl Drop for Thread {
 
 fn refused(error: event_manager::Error) -> io::Error {
     io::Error::other(error)
-}
-
-/// The thread. The manager comes after the inbox, so that in a panic the backends go before what tells that they are gone.
-fn run(inbox: &Receiver<Message>, mut manager: EventManager<Subscriber>) {
-    let mut running: HashMap<u64, SubscriberId> = HashMap::new();
-    let mut unfinished = false;
-    loop {
-        if let Err(error) = manager.run_with_timeout(if unfinished { 0 } else { -1 }) {
-            tracing::error!(%error, "devices stop: cannot wait for events");
-            return;
-        }
-        loop {
-            match inbox.try_recv() {
-                Ok(Message::Start(id, work)) => {
-                    running.insert(id, manager.add_subscriber(Subscriber::Device(Runner::new(*work))));
-                }
-                Ok(Message::Stop(id, done)) => {
-                    if let Some(subscriber) = running.remove(&id) {
-                        drop(manager.remove_subscriber(subscriber));
-                    }
-                    drop(done);
-                }
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return,
-            }
-        }
-        unfinished = false;
-        running.retain(|_, subscriber| settle(&mut manager, *subscriber, &mut unfinished));
-    }
-}
-
-/// What a turn leaves to be done for a backend. Says whether it still runs.
-fn settle(manager: &mut EventManager<Subscriber>, id: SubscriberId, unfinished: &mut bool) -> bool {
-    let Ok(Subscriber::Device(runner)) = manager.subscriber_mut(id) else { return false };
-    *unfinished |= runner.go_on();
-    let changes = runner.take_changes();
-    let mut refusal = None;
-    for (events, heard) in changes {
-        let ops = manager.event_ops(id);
-        let changed = ops.and_then(|mut ops| if heard { ops.add(events) } else { ops.remove(events) });
-        refusal = changed.err().or(refusal);
-    }
-    let Ok(Subscriber::Device(runner)) = manager.subscriber_mut(id) else { return false };
-    if let Some(error) = refusal {
-        runner.refuse(refused(error));
-    }
-    let is_broken = runner.is_broken();
-    if is_broken {
-        if let Ok(Subscriber::Device(runner)) = manager.remove_subscriber(id) {
-            runner.give_up();
-        }
-    }
-    !is_broken
 }

@@ -42,7 +42,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 
     // Each flag changes its own value and no other.
     type Change = fn(&mut VmConfig);
-    let cases: [(&[&str], Change); 24] = [
+    let cases: [(&[&str], Change); 25] = [
         (&["--name", "x"], |c| c.name = "x".into()),
         (&["--kernel", "k"], |c| c.boot.kernel = Some("k".into())),
         (&["--initrd", "i"], |c| c.boot.initrd = Some("i".into())),
@@ -64,6 +64,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         (&["--no-reboot"], |c| c.reboot = false),
         (&["--virtio-console", "pty"], |c| c.devices.console = Some(ConsoleChoice::Pty)),
         (&["--device-threads", "2"], |c| c.devices.threads = DeviceThreads::Shared(2)),
+        (&["--device-poll-ns", "0"], |c| c.devices.poll = "0".parse().unwrap()),
         // Disks and cards are added.
         (&["--disk", "path=/x,readonly", "--disk", "direct=true,path=/y"], |c| {
             let disk = |path: &str| Disk { path: path.into(), ..c.devices.disks[0].clone() };
@@ -130,7 +131,7 @@ fn a_usage_error_is_one_line_that_names_the_flag() {
         (
             &["run", "--disk", "path=a,b"],
             "invalid value 'path=a,b' for '--disk <path=FILE,...>': unknown key \"b\"; keys: path, readonly, direct, writethrough, \
-             id, iommu; a value with a comma has to be in a file; see cede --help",
+             id, queues, iommu; a value with a comma has to be in a file; see cede --help",
         ),
         (
             &["run", "--disk", "path"],

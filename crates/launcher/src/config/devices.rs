@@ -8,8 +8,8 @@
 pub(super) mod tests;
 mod values;
 
-pub use values::{DeviceThreads, MacAddress};
-pub(super) use values::{cid, disk_id, tap};
+pub use values::{DevicePoll, DeviceThreads, MacAddress};
+pub(super) use values::{cid, disk_id, disk_queues, tap};
 
 use super::{ConsoleChoice, MemorySize};
 use devices::virtio::block::{self, OpenError};
@@ -116,6 +116,8 @@ pub struct DeviceSettings {
     pub console: Option<ConsoleChoice>,
     /// How many threads run queues.
     pub threads: Option<DeviceThreads>,
+    /// How long they look for work before they wait.
+    pub poll: Option<DevicePoll>,
 }
 
 /// What was said of a disk.
@@ -131,6 +133,8 @@ pub struct DiskSettings {
     pub writethrough: bool,
     /// What the guest is told as its serial number.
     pub id: Option<String>,
+    /// How many queues it has.
+    pub queues: Option<u16>,
     /// Whether it goes through the host bridge's translation.
     pub iommu: bool,
 }
@@ -170,6 +174,8 @@ pub struct Disk {
     pub writethrough: bool,
     /// What the guest is told as its serial number: 1 to 20 printable ASCII characters.
     pub id: Option<String>,
+    /// How many queues it has, 1 to 64; `None`: one for each vCPU, up to 64.
+    pub queues: Option<u16>,
     /// Whether it offers to go through the host bridge's translation (VIRTIO_F_ACCESS_PLATFORM).
     pub iommu: bool,
 }
@@ -237,9 +243,18 @@ pub struct Devices {
     pub console: Option<ConsoleChoice>,
     /// How many threads run queues.
     pub threads: DeviceThreads,
+    /// How long they look for work before they wait.
+    pub poll: DevicePoll,
 }
 
 impl Disk {
+    /// How many queues it has in a VM of `vcpus` vCPUs. With one for each, a vCPU is interrupted for what it asked for itself, and for
+    /// nothing else.
+    #[must_use]
+    pub fn queues_for(&self, vcpus: u32) -> u16 {
+        self.queues.unwrap_or(vcpus.min(values::MAX_DISK_QUEUES.into()) as u16)
+    }
+
     /// How its image is opened.
     #[must_use]
     pub fn options(&self) -> block::Options {
@@ -267,6 +282,7 @@ impl DeviceSettings {
             balloon: self.balloon.or(file.balloon),
             console: self.console.or(file.console),
             threads: self.threads.or(file.threads),
+            poll: self.poll.or(file.poll),
         }
     }
 
@@ -280,8 +296,16 @@ impl DeviceSettings {
     ) -> Result<Devices, DevicesError> {
         let disks: Vec<Disk> = numbered(self.disks, |n, disk| {
             let missing = |key| DevicesError::missing(format!("disk {n}"), key, "[[disk]]", "--disk");
-            let DiskSettings { path, readonly, direct, writethrough, id, iommu } = disk;
-            Ok(Disk { path: path.ok_or_else(|| missing("path"))?, readonly, direct, writethrough, id, iommu })
+            let DiskSettings { path, readonly, direct, writethrough, id, queues, iommu } = disk;
+            Ok(Disk {
+                path: path.ok_or_else(|| missing("path"))?,
+                readonly,
+                direct,
+                writethrough,
+                id,
+                queues,
+                iommu,
+            })
         })?;
         let nets: Vec<Net> = numbered(self.nets, |n, net| {
             let missing = |key| DevicesError::missing(format!("net {n}"), key, "[[net]]", "--net");
@@ -316,6 +340,7 @@ impl DeviceSettings {
             balloon: self.balloon,
             console: self.console,
             threads: self.threads.unwrap_or_default(),
+            poll: self.poll.unwrap_or_default(),
         })
     }
 
@@ -366,15 +391,17 @@ fn marked(path: &Path, marks: &[(bool, &str)]) -> String {
 impl fmt::Display for Devices {
     /// A line for each device, each after a line feed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { disks, nets, vsock, rng, balloon, console, threads } = self;
+        let Self { disks, nets, vsock, rng, balloon, console, threads, poll } = self;
         for (number, disk) in (1..).zip(disks) {
             let id = disk.id.as_deref().map_or_else(String::new, |id| format!("id {id}"));
+            let queues = disk.queues.map_or_else(String::new, |queues| format!("queues {queues}"));
             let marks = [
                 (disk.readonly, "readonly"),
                 (disk.direct, "direct"),
                 (disk.writethrough, "writethrough"),
                 (disk.iommu, "iommu"),
                 (disk.id.is_some(), &id),
+                (disk.queues.is_some(), &queues),
             ];
             write!(f, "\n{:<8} {}", format!("disk {number}"), marked(&disk.path, &marks))?;
         }
@@ -400,10 +427,15 @@ impl fmt::Display for Devices {
         if let Some(console) = console {
             write!(f, "\nvirtio   console {console}")?;
         }
-        match threads {
-            _ if *self == (Self { threads: *threads, ..Self::default() }) => Ok(()),
-            DeviceThreads::Each => write!(f, "\nthreads  one for each device"),
-            DeviceThreads::Shared(count) => write!(f, "\nthreads  {count} for all devices"),
+        if *self == (Self { threads: *threads, poll: *poll, ..Self::default() }) {
+            return Ok(());
         }
+        let polls = format!("polling up to {} ns", poll.ns());
+        let marks = [(true, if poll.ns() == 0 { "no polling" } else { &*polls })];
+        let threads = match threads {
+            DeviceThreads::Each => "one for each device".to_owned(),
+            DeviceThreads::Shared(count) => format!("{count} for all devices"),
+        };
+        write!(f, "\nthreads  {}", marked(threads.as_ref(), &marks))
     }
 }

@@ -1,7 +1,7 @@
 //! Every key of the configuration file, as data: the parser, the flags of devices, their messages and the test of the
 //! documentation all read these tables.
 
-use super::devices::{DeviceSettings, Devices, MacAddress, cid, disk_id, tap};
+use super::devices::{DeviceSettings, Devices, MacAddress, cid, disk_id, disk_queues, tap};
 use super::values::word;
 use super::{ConsoleChoice, MemorySize, Settings, VmConfig};
 use std::fmt;
@@ -227,11 +227,13 @@ pub const KEYS: &[Key] = &[
     key!("console", "backend", Text, console = str::parse, console),
     key!("console", "virtio", Text, devices.console = second_console, devices.console),
     key!("devices", "threads", WordOrInteger, devices.threads = str::parse, devices.threads),
+    key!("devices", "poll_ns", Integer, devices.poll = str::parse, devices.poll),
     device!("disk", "path", Text, disks.last_mut() => path = super::path),
     device!("disk", "readonly", Boolean, disks.last_mut() => readonly = boolean),
     device!("disk", "direct", Boolean, disks.last_mut() => direct = boolean),
     device!("disk", "writethrough", Boolean, disks.last_mut() => writethrough = boolean),
     device!("disk", "id", Text, disks.last_mut() => id = disk_id),
+    device!("disk", "queues", Integer, disks.last_mut() => queues = disk_queues),
     device!("disk", "iommu", Boolean, disks.last_mut() => iommu = boolean),
     device!("net", "tap", Text, nets.last_mut() => tap = tap),
     device!("net", "mac", Text, nets.last_mut() => mac = str::parse::<MacAddress>),

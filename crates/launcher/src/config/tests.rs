@@ -54,6 +54,7 @@ virtio = "file=/var/log/hvc1.log"
 
 [devices]
 threads = 2
+poll_ns = 50_000
 
 [[disk]]
 path = "/vm/root.img"
@@ -64,6 +65,7 @@ readonly = true
 direct = true
 writethrough = true
 id = "data-1"
+queues = 1
 iommu = true
 
 [[net]]

@@ -449,6 +449,7 @@ fn a_changed_key_is_found() {
         ("[console] backend", "console.backend = 'pty'"),
         ("[console] virtio", "console.virtio = 'pty'"),
         ("[devices] threads", "devices.threads = 2"),
+        ("[devices] poll_ns", "devices.poll_ns = 0"),
     ] {
         let new = config(text).unwrap();
         let differ = schema::KEYS.iter().filter(|key| !key.is_same(&old, &new));

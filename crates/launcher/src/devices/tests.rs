@@ -16,7 +16,7 @@ fn config(text: &str) -> Devices {
 }
 
 fn refusal(text: &str) -> (String, Outcome) {
-    let error = OpenDevices::open(&config(text)).map(|_| ()).unwrap_err();
+    let error = OpenDevices::open(&config(text), 1).map(|_| ()).unwrap_err();
     (chain(&error), error.outcome())
 }
 
@@ -32,7 +32,7 @@ fn devices_are_on_the_bus_in_their_order() {
         dir.path().join("hvc1.log").display(),
         image.display()
     );
-    let devices = OpenDevices::open(&config(&text)).unwrap();
+    let devices = OpenDevices::open(&config(&text), 1).unwrap();
     assert_eq!(devices.balloon().unwrap().target(), 64 << 20);
     let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
     let bus = devices.bus(Vec::new(), &dma::memory(ram, Arc::new(Untranslated))).unwrap();
@@ -42,20 +42,20 @@ fn devices_are_on_the_bus_in_their_order() {
         };
         bus.functions().map(function).collect()
     };
-    let outline = OpenDevices::outline(&config(&text), Vec::new()).unwrap();
+    let outline = OpenDevices::outline(&config(&text), 1, Vec::new()).unwrap();
     assert_eq!(shown(&outline), shown(&bus), "what `cede fdt` shows is what the guest gets");
     let found: Vec<_> =
         bus.functions().map(|(devfn, function)| (devfn, function.identity().device)).collect();
     // Disk, vsock, rng, balloon, console: 0x1040 and virtio's types.
     assert_eq!(found, [(0, 0x1042), (8, 0x1053), (16, 0x1044), (24, 0x1045), (32, 0x1043)]);
-    assert!(OpenDevices::open(&Devices::default()).unwrap().balloon().is_none());
+    assert!(OpenDevices::open(&Devices::default(), 1).unwrap().balloon().is_none());
 }
 
 /// Nothing of the host's is needed to look: neither the tap nor an image.
 #[test]
 fn an_outline_needs_nothing_of_the_host() {
     let text = "[[net]]\ntap = 'nowhere0'\n[[disk]]\npath = '/nowhere/a.img'";
-    let bus = OpenDevices::outline(&config(text), Vec::new()).unwrap();
+    let bus = OpenDevices::outline(&config(text), 1, Vec::new()).unwrap();
     let found: Vec<_> = bus.functions().map(|(_, function)| function.identity().device).collect();
     assert_eq!(found, [0x1042, 0x1041]);
 }
@@ -90,10 +90,10 @@ fn an_image_that_somebody_writes_is_refused() {
     let image = dir.path().join("a.img");
     fs::write(&image, [0; 4096]).unwrap();
     let text = format!("[[disk]]\npath = '{}'", image.display());
-    let first = OpenDevices::open(&config(&text)).unwrap();
+    let first = OpenDevices::open(&config(&text), 1).unwrap();
     let (message, outcome) = refusal(&text);
     assert!(message.contains("is in use by"), "{message}");
     assert_eq!(outcome, Outcome::Usage);
     drop(first);
-    OpenDevices::open(&config(&text)).unwrap();
+    OpenDevices::open(&config(&text), 1).unwrap();
 }

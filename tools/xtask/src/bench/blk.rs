@@ -47,21 +47,31 @@ pub struct Options {
     /// How QEMU does its requests
     #[arg(long, value_name = "ENGINE", default_value = "io_uring", value_parser = ["io_uring", "native", "threads"])]
     aio: String,
-    /// Measure only these subjects; may be given more than once
-    #[arg(long = "subject", value_name = "NAME")]
+    /// Measure these subjects; may be given more than once. Beside those that are measured by default there are the planes
+    /// without polling ("kernel, polling off") and with one queue ("kernel, 1 queue")
+    #[arg(long = "subject", value_name = "NAME", default_values = ["QEMU/KVM", "kernel", "vmm"])]
     subjects: Vec<String>,
 }
 
 /// Who runs the guest.
 enum Monitor {
     Qemu,
-    /// cede, on a plane.
-    Cede(&'static str),
+    /// cede: its plane, what its disk has beside path and direct, and other flags.
+    Cede(&'static str, &'static str, &'static [&'static str]),
 }
 
-/// The first is what the others are compared with.
-const SUBJECTS: [(&str, Monitor); 3] =
-    [("QEMU/KVM", Monitor::Qemu), ("kernel", Monitor::Cede("kernel")), ("vmm", Monitor::Cede("vmm"))];
+const POLLING_OFF: &[&str] = &["--device-poll-ns", "0"];
+
+/// The first that is measured is what the others are compared with.
+const SUBJECTS: [(&str, Monitor); 7] = [
+    ("QEMU/KVM", Monitor::Qemu),
+    ("kernel", Monitor::Cede("kernel", "", &[])),
+    ("vmm", Monitor::Cede("vmm", "", &[])),
+    ("kernel, polling off", Monitor::Cede("kernel", "", POLLING_OFF)),
+    ("vmm, polling off", Monitor::Cede("vmm", "", POLLING_OFF)),
+    ("kernel, 1 queue", Monitor::Cede("kernel", ",queues=1", &[])),
+    ("vmm, 1 queue", Monitor::Cede("vmm", ",queues=1", &[])),
+];
 
 /// Measures and reports.
 pub fn run(options: &Options) -> Result<ExitCode> {
@@ -134,12 +144,13 @@ fn subject(name: &str, monitor: &Monitor, options: &Options) -> Subject {
             command.extend(words(&["-device", "virtio-blk-pci,drive=disk,iothread=worker"]));
             (command, qemu::environment())
         }
-        Monitor::Cede(plane) => {
+        Monitor::Cede(plane, of_disk, flags) => {
             let memory = format!("{}M", options.memory);
             let mut command = words(&["cede", "run", "--plane", plane, "--memory", &memory, "--cpus", "2"]);
             command.extend(words(&["--kernel", kernel, "--initrd", "/lab/initrd", "--cmdline", &cmdline]));
-            let disks = [format!("path={ROOT},readonly"), format!("path={DISK},direct")];
+            let disks = [format!("path={ROOT},readonly"), format!("path={DISK},direct{of_disk}")];
             disks.iter().for_each(|disk| command.extend(words(&["--disk", disk])));
+            command.extend(words(flags));
             command.push("--no-reboot".to_owned());
             (command, Vec::new())
         }

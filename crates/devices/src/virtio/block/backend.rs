@@ -5,7 +5,7 @@ use super::request::{self, ID, Limits, Operation, Status};
 use super::uring::{DEPTH, Uring};
 use crate::dma::Memory;
 use crate::virtio::chain::Buffers;
-use crate::virtio::{Activation, Backend, NeedsReset, Ring, Vectors};
+use crate::virtio::{Activation, Backend, NeedsReset, Ring, Sight, Vectors};
 use std::collections::HashSet;
 use std::io;
 use std::mem::Discriminant;
@@ -85,6 +85,8 @@ pub struct Queues {
     free: Vec<usize>,
     /// One that began when no other was in flight. None between turns.
     alone: Option<usize>,
+    /// Whether there was one in this turn. What comes after it comes fast, and is worth a batch.
+    was_alone: bool,
     buffers: Buffers,
     /// Whether the driver flushes by itself what it wants to last.
     flushes: bool,
@@ -106,6 +108,7 @@ impl Queues {
             requests: Vec::new(),
             free: Vec::new(),
             alone: None,
+            was_alone: false,
             buffers: Buffers::default(),
             shared,
             memory,
@@ -114,28 +117,57 @@ impl Queues {
         }
     }
 
+    /// Takes what is available in the queues, and gives back what is done. Says whether there was anything.
+    ///
+    /// ```text
+    ///  take all ─▶ one alone? ─ yes ─▶ transfer it, take all ─▶ submit ─▶ harvest ─▶ signal
+    ///                  └─ no ────────────────────────────────────▲
+    /// ```
+    fn turn(&mut self) -> Result<bool, NeedsReset> {
+        self.was_alone = false;
+        let found = self.take_all()?;
+        if let Some(slot) = self.alone.take() {
+            // Without io_uring it is done sooner.
+            let result = self.transfer(slot);
+            self.finish(slot, result)?;
+            self.take_all()?;
+        }
+        Ok(self.submit_and_harvest()? || found)
+    }
+
+    fn take_all(&mut self) -> Result<bool, NeedsReset> {
+        let mut found = false;
+        for queue in 0..self.rings.len() {
+            found |= self.take(queue)?;
+        }
+        Ok(found)
+    }
+
     /// Takes what is available in a queue, as much as it has entries and there is room for.
-    fn turn(&mut self, queue: u16) -> Result<(), NeedsReset> {
-        let index = usize::from(queue);
-        let Some(Some(ring)) = self.rings.get_mut(index) else { return Ok(()) };
-        ring.disable_notification()?;
-        let mut budget = if self.uring.is_some() { ring.size() } else { AT_ONCE.min(ring.size()) };
+    fn take(&mut self, index: usize) -> Result<bool, NeedsReset> {
+        let mut budget = match &mut self.rings[index] {
+            Some(ring) if ring.has_more()? => {
+                ring.disable_notification()?;
+                if self.uring.is_some() { ring.size() } else { AT_ONCE.min(ring.size()) }
+            }
+            _ => {
+                self.left[index] = false;
+                return Ok(false);
+            }
+        };
+        let mut found = false;
         self.left[index] = true;
         while budget > 0 && self.has_room() {
-            let Some(Some(ring)) = self.rings.get_mut(index) else { return Ok(()) };
+            let Some(ring) = &mut self.rings[index] else { break };
+            let Some(head) = ring.pop_buffers(&mut self.buffers)? else {
+                self.left[index] = false;
+                break;
+            };
+            self.begin(index as u16, head)?;
             budget -= 1;
-            match ring.pop_buffers(&mut self.buffers)? {
-                Some(head) => self.begin(queue, head)?,
-                None if self.alone.is_some() => self.transfer_alone()?,
-                None if ring.enable_notification()? => ring.disable_notification()?,
-                None => {
-                    self.left[index] = false;
-                    break;
-                }
-            }
+            found = true;
         }
-        self.join_in();
-        self.submit_and_harvest()
+        Ok(found)
     }
 
     fn has_room(&self) -> bool {
@@ -191,7 +223,8 @@ impl Queues {
                 if unit.is_some_and(|unit| !request.vectors.is_aligned(unit)) {
                     self.transfer_aligned(slot)
                 } else if let Some(uring) = &self.uring {
-                    if uring.is_idle() && self.alone.is_none() && self.write_flags() == 0 {
+                    if uring.is_idle() && !self.was_alone && self.write_flags() == 0 {
+                        self.was_alone = true;
                         self.alone = Some(slot);
                     } else {
                         self.join_in();
@@ -235,14 +268,6 @@ impl Queues {
         if let Some(slot) = self.alone.take() {
             self.queue_transfer(slot);
         }
-    }
-
-    /// The transfer that is alone still is: without io_uring it is done sooner.
-    fn transfer_alone(&mut self) -> Result<(), NeedsReset> {
-        let Some(slot) = self.alone.take() else { return Ok(()) };
-        let result = self.transfer(slot);
-        self.finish(slot, result)?;
-        self.rings.iter_mut().flatten().try_for_each(Ring::signal)
     }
 
     fn queue_transfer(&mut self, slot: usize) {
@@ -304,19 +329,21 @@ impl Queues {
         Ok(())
     }
 
-    fn submit_and_harvest(&mut self) -> Result<(), NeedsReset> {
+    fn submit_and_harvest(&mut self) -> Result<bool, NeedsReset> {
         if let Some(uring) = &mut self.uring {
             // What the kernel has no room for is told again when something is done, or at the next turn.
             let _ = uring.submit();
         }
-        let mut resubmit = false;
+        let (mut found, mut resubmit) = (false, false);
         while let Some((number, result)) = self.uring.as_mut().and_then(Uring::done) {
+            found = true;
             resubmit |= self.harvest(number as usize, result)?;
         }
         if let (true, Some(uring)) = (resubmit, &mut self.uring) {
             let _ = uring.submit();
         }
-        self.rings.iter_mut().flatten().try_for_each(Ring::signal)
+        self.rings.iter_mut().flatten().try_for_each(Ring::signal)?;
+        Ok(found)
     }
 
     /// A request is done, or a part of it; then the rest is queued.
@@ -386,8 +413,8 @@ fn end_of_file() -> io::Error {
 }
 
 impl Backend for Queues {
-    fn notified(&mut self, queue: u16) -> Result<(), NeedsReset> {
-        self.turn(queue)
+    fn notified(&mut self, _: u16) -> Result<(), NeedsReset> {
+        self.turn().map(|_| ())
     }
 
     fn sources(&self) -> Vec<BorrowedFd<'_>> {
@@ -395,7 +422,29 @@ impl Backend for Queues {
     }
 
     fn ready(&mut self, _: usize) -> Result<(), NeedsReset> {
-        self.submit_and_harvest()
+        self.turn().map(|_| ())
+    }
+
+    fn sight(&self) -> Sight {
+        Sight::All
+    }
+
+    fn look(&mut self) -> Result<bool, NeedsReset> {
+        self.turn()
+    }
+
+    fn arm(&mut self) -> Result<bool, NeedsReset> {
+        // Where there is no room for more, what is in flight wakes the thread, and makes room.
+        if !self.has_room() {
+            return Ok(false);
+        }
+        for ring in self.rings.iter_mut().flatten() {
+            if ring.enable_notification()? {
+                ring.disable_notification()?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn unfinished(&self) -> bool {

@@ -1,6 +1,7 @@
 //! A disk without a thread, driven as a worker does; and what images are refused.
 
 mod device;
+mod looking;
 
 use super::*;
 use crate::virtio::testing::{BUFFERS, Driver, RAM, ram};

@@ -97,7 +97,7 @@ impl Uring {
         self.in_flight == 0
     }
 
-    /// What is done: its number and the bytes, or what went wrong.
+    /// What is done: its number and the bytes, or what went wrong. The kernel is not asked.
     pub fn done(&mut self) -> Option<(u64, io::Result<usize>)> {
         let entry = self.ring.completion().next()?;
         self.in_flight -= 1;

@@ -453,8 +453,8 @@ fn doorbells_follow_their_window() {
 /// What a driver that is bound and unbound again and again does, with real threads.
 #[test]
 fn it_works_after_each_of_many_resets() {
-    let own: Arc<dyn Workers> = Arc::new(Threads::for_each());
-    let shared: Arc<dyn Workers> = Arc::new(Threads::pool(NonZeroUsize::MIN).unwrap());
+    let own: Arc<dyn Workers> = Arc::new(Threads::for_each(0));
+    let shared: Arc<dyn Workers> = Arc::new(Threads::pool(NonZeroUsize::MIN, 0).unwrap());
     for workers in [own, shared] {
         let device = Arc::<Echo>::default();
         let machine = Machine::new(device.clone(), workers);

@@ -1,6 +1,6 @@
 //! A backend among the descriptors that wake it.
 
-use crate::virtio::device::{Backend, Interrupts, NeedsReset, Work};
+use crate::virtio::device::{Backend, Interrupts, NeedsReset, Sight, Work};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -57,10 +57,12 @@ impl Runner {
     }
 
     fn begin(&mut self, ops: &mut EventOps) {
-        let doorbells = self.doorbells.iter().map(|(_, event)| event.as_raw_fd());
-        let sources = self.sources.iter().map(|source| source.fd);
-        for (number, fd) in (0..).zip(doorbells.chain(sources)) {
-            if let Err(error) = ops.add(Events::with_data_raw(fd, number, EventSet::IN)) {
+        // A doorbell wakes the thread each time it is rung, and so need not be read: what comes after it was seen rings again.
+        let rung = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        let doorbells = self.doorbells.iter().map(|(_, event)| (event.as_raw_fd(), rung));
+        let sources = self.sources.iter().map(|source| (source.fd, EventSet::IN));
+        for (number, (fd, events)) in (0..).zip(doorbells.chain(sources)) {
+            if let Err(error) = ops.add(Events::with_data_raw(fd, number, events)) {
                 return self.refuse(io::Error::other(error));
             }
         }
@@ -81,10 +83,8 @@ impl Runner {
 
     fn process(&mut self, number: usize) {
         match self.doorbells.get(number) {
-            Some((queue, event)) => {
+            Some((queue, _)) => {
                 let queue = *queue;
-                // Read before the queue is looked at: what comes later rings again. It fails if it was read already.
-                let _ = event.read();
                 self.call(|backend| backend.notified(queue));
             }
             None => {
@@ -107,6 +107,33 @@ impl Runner {
         }
         self.notify_all();
         self.broken.is_none() && self.backend.unfinished()
+    }
+
+    /// What the backend sees when it looks.
+    pub fn sight(&self) -> Sight {
+        if self.broken.is_some() { Sight::Blind } else { self.backend.sight() }
+    }
+
+    /// Lets the backend look for work, and do it. Says whether there was some, or it broke.
+    pub fn look(&mut self) -> bool {
+        self.ask(|backend| backend.look())
+    }
+
+    /// Lets the backend ask for notifications, before the thread waits. Says whether there is work already, or it broke.
+    pub fn arm(&mut self) -> bool {
+        self.ask(|backend| backend.arm())
+    }
+
+    fn ask(&mut self, what: impl FnOnce(&mut dyn Backend) -> Result<bool, NeedsReset>) -> bool {
+        let mut answer = true;
+        if self.broken.is_some() {
+            return false;
+        }
+        self.call(|backend| {
+            answer = what(backend)?;
+            Ok(())
+        });
+        answer
     }
 
     /// The sources that the backend wants to be woken by again, and no longer (`false`).

@@ -1,3 +1,7 @@
+//! Threads as devices see them. What a thread does that looks for work is in `looking`.
+
+mod looking;
+
 use super::Threads;
 use crate::virtio::device::{Backend, Interrupts, NeedsReset, Running, Work, Workers};
 use std::num::NonZeroUsize;
@@ -9,6 +13,9 @@ use std::time::Duration;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// It changes nothing for a backend that does not look.
+const POLL_NS: u32 = 100_000;
 
 /// What happened to a backend, seen from outside.
 #[derive(Default)]
@@ -135,11 +142,11 @@ fn stop(running: Box<dyn Running>) -> Receiver<()> {
 }
 
 fn pool(count: usize) -> Threads {
-    Threads::pool(NonZeroUsize::new(count).unwrap()).unwrap()
+    Threads::pool(NonZeroUsize::new(count).unwrap(), POLL_NS).unwrap()
 }
 
 fn both() -> [Threads; 2] {
-    [Threads::for_each(), pool(1)]
+    [Threads::for_each(POLL_NS), pool(1)]
 }
 
 fn broken() -> NeedsReset {
@@ -252,7 +259,7 @@ fn a_thread_that_ends_says_that_all_is_gone() {
 /// Devices come and go while their doorbells ring and some break: nothing is called after `done`, and `done` always comes.
 #[test]
 fn start_ring_and_stop_in_any_order() {
-    for threads in [Threads::for_each(), pool(2)] {
+    for threads in [Threads::for_each(POLL_NS), pool(2)] {
         std::thread::scope(|scope| {
             for seed in 0..4_u64 {
                 let threads = &threads;

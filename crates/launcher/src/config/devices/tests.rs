@@ -13,6 +13,7 @@ pub(in crate::config) fn full() -> Devices {
         direct: false,
         writethrough: false,
         id: None,
+        queues: None,
         iommu: false,
     };
     let data = Disk {
@@ -21,6 +22,7 @@ pub(in crate::config) fn full() -> Devices {
         direct: true,
         writethrough: true,
         id: Some("data-1".into()),
+        queues: Some(1),
         iommu: true,
     };
     Devices {
@@ -35,6 +37,7 @@ pub(in crate::config) fn full() -> Devices {
         }),
         console: Some(ConsoleChoice::File("/var/log/hvc1.log".into())),
         threads: DeviceThreads::Shared(2),
+        poll: "50000".parse().unwrap(),
     }
 }
 
@@ -44,20 +47,20 @@ fn a_person_sees_every_device() {
         full().to_string(),
         "\n\
          disk 1   /vm/root.img\n\
-         disk 2   /dev/vdb, readonly, direct, writethrough, iommu, id data-1\n\
+         disk 2   /dev/vdb, readonly, direct, writethrough, iommu, id data-1, queues 1\n\
          net 1    tap0, mac 52:54:00:ab:00:01, iommu\n\
          vsock    /run/vm.vsock, cid 3, iommu\n\
          rng      the host's, iommu\n\
          balloon  512M\n\
          virtio   console file=/var/log/hvc1.log\n\
-         threads  2 for all devices"
+         threads  2 for all devices, polling up to 50000 ns"
     );
     assert_eq!(
         read("[rng]\n[balloon]").unwrap().devices.to_string(),
         "\n\
          rng      the host's\n\
          balloon  0, deflate on OOM, free page reporting\n\
-         threads  one for each device"
+         threads  one for each device, polling up to 32000 ns"
     );
     assert_eq!(Devices::default().to_string(), "");
 }
@@ -70,7 +73,7 @@ fn an_empty_table_is_a_device() {
         devices.balloon,
         Some(Balloon { size: None, deflate_on_oom: true, free_page_reporting: true })
     );
-    assert_eq!(devices.threads, DeviceThreads::Each);
+    assert_eq!((devices.threads, devices.poll.ns()), (DeviceThreads::Each, 32_000));
 }
 
 #[test]
@@ -108,17 +111,17 @@ fn each_mistake_has_its_place() {
         // Tables.
         (
             "[disk]\npath = '/a'",
-            "vm.toml:1:1: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, writethrough, id, iommu",
+            "vm.toml:1:1: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, writethrough, id, queues, iommu",
         ),
         (
             "disk = ['a']",
-            "vm.toml:1:8: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, writethrough, id, iommu",
+            "vm.toml:1:8: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, writethrough, id, queues, iommu",
         ),
         ("[[rng]]", "vm.toml:1:1: rng is a table; write [rng] with keys: iommu"),
         ("rng = true", "vm.toml:1:7: rng is a table; write [rng] with keys: iommu"),
         (
             "[[disk]]\npath = '/a'\n[[disk]]\npaht = '/b'",
-            "vm.toml:4:1: unknown key \"paht\" in [[disk]] (did you mean \"path\"?); keys: path, readonly, direct, writethrough, id, iommu",
+            "vm.toml:4:1: unknown key \"paht\" in [[disk]] (did you mean \"path\"?); keys: path, readonly, direct, writethrough, id, queues, iommu",
         ),
         (
             "[rng]\ntap = 'a'",
@@ -149,6 +152,7 @@ fn each_mistake_has_its_place() {
             "[[net]]\nmac = '00:00:00:00:00:00'",
             "vm.toml:2:7: mac: no card has the address zero; write one as 52:54:00:12:34:56, or leave it out",
         ),
+        ("[[disk]]\nqueues = 0", "vm.toml:2:10: queues: 0 is not a number of queues; it can be 1 to 64"),
         (
             "[vsock]\ncid = 4294967295",
             "vm.toml:2:7: cid: 4294967295 is no guest's context ID; it can be 3 to 4294967294",
@@ -162,6 +166,10 @@ fn each_mistake_has_its_place() {
         (
             "[devices]\nthreads = 'all'",
             "vm.toml:2:11: threads: all is not a number of threads; it can be each, or 1 to 64",
+        ),
+        (
+            "[devices]\npoll_ns = 10000001",
+            "vm.toml:2:11: poll_ns: 10000001 is no time to poll for; it can be 0 to 10000000 ns",
         ),
         (
             "[console]\nvirtio = 'stdio'",

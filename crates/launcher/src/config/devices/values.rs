@@ -12,8 +12,17 @@ const MAX_TAP: usize = 15;
 /// Context IDs that a guest can have; those below and above are the hypervisor's, the host's and everybody's (`VMADDR_CID_*`).
 const CIDS: std::ops::RangeInclusive<u32> = 3..=u32::MAX - 1;
 
+/// Queues of a disk at most.
+pub(super) const MAX_DISK_QUEUES: u16 = 64;
+
 /// Threads of a shared pool at most.
 const MAX_THREADS: u16 = 64;
+
+/// What threads poll for where nothing was said, in nanoseconds; docs/devices.md has why.
+const POLL_NS: u32 = 32_000;
+
+/// The longest poll. It is seen neither by the thread's inbox nor by a signal, so a device's reset may wait for it.
+const MAX_POLL_NS: u32 = 10_000_000;
 
 /// The address of a network card: of one card, and not zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +112,33 @@ impl FromStr for DeviceThreads {
     }
 }
 
+/// How long a device's thread looks for work before it waits to be woken, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DevicePoll(u32);
+
+impl DevicePoll {
+    /// Nanoseconds; 0: not at all.
+    #[must_use]
+    pub fn ns(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for DevicePoll {
+    fn default() -> Self {
+        Self(POLL_NS)
+    }
+}
+
+impl FromStr for DevicePoll {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ns = text.parse().ok().filter(|ns| *ns <= MAX_POLL_NS);
+        ns.map(Self).ok_or_else(|| format!("{text} is no time to poll for; it can be 0 to {MAX_POLL_NS} ns"))
+    }
+}
+
 /// Checks the name of a tap.
 pub(in crate::config) fn tap(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
@@ -122,6 +158,12 @@ pub(in crate::config) fn disk_id(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// Checks a number of queues.
+pub(in crate::config) fn disk_queues(text: &str) -> Result<u16, String> {
+    let count = text.parse().ok().filter(|count| (1..=MAX_DISK_QUEUES).contains(count));
+    count.ok_or_else(|| format!("{text} is not a number of queues; it can be 1 to {MAX_DISK_QUEUES}"))
 }
 
 /// Checks a context ID.

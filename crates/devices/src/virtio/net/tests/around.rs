@@ -91,7 +91,7 @@ fn a_worker_runs_it() {
         doorbells: bells.to_vec(),
         interrupts: drivers[0].told.clone(),
     };
-    let running = Threads::pool(NonZeroUsize::MIN).unwrap().start(work).unwrap();
+    let running = Threads::pool(NonZeroUsize::MIN, 0).unwrap().start(work).unwrap();
     for round in 0..200_u64 {
         // Each time the only buffer, and sometimes after the packet.
         let sent = packet(60 + round as usize);
