@@ -33,7 +33,9 @@ const PROBES: usize = 3;
 /// Does what the plan says.
 pub fn run(plan: &Plan) -> Result<()> {
     make_probe(&plan.probe)?;
-    let name = |subject: &Subject| subject.name.clone();
+    fn name(subject: &Subject) -> &str {
+        &subject.name
+    }
     rounds::run(plan.rounds, &plan.subjects, name, |subject| {
         let mut values = Vec::new();
         for _ in 0..PROBES {

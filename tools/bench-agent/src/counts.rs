@@ -27,4 +27,16 @@ impl Counts {
     pub fn event(&self, name: &str) -> u64 {
         self.events.get(name).copied().unwrap_or_default()
     }
+
+    /// The counts of two processes, over the same time, as if they were one.
+    #[must_use]
+    pub fn and(mut self, other: Counts) -> Self {
+        for (mine, theirs) in [(&mut self.syscalls, other.syscalls), (&mut self.events, other.events)] {
+            for (name, count) in theirs {
+                *mine.entry(name).or_default() += count;
+            }
+        }
+        self.voluntary_switches += other.voluntary_switches;
+        self
+    }
 }

@@ -1,12 +1,11 @@
 //! `bench idle` in the host: boots a guest under each subject in turn, and watches it through its phases.
 
-use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bench_agent::idle::{self as figures, Batch, Plan, Subject};
-use bench_agent::{Counts, Figure, Unit};
+use bench_agent::idle::{self as figures, Batch, Plan};
+use bench_agent::{Counts, Figure, Subject, Unit};
 
 use crate::console::Console;
 use crate::hist::Hists;
@@ -24,13 +23,11 @@ const NEGLIGIBLE: f64 = 0.02;
 
 /// Does what the plan says.
 pub fn run(plan: &Plan) -> Result<()> {
-    rounds::run(plan.rounds, &plan.subjects, |subject| subject.name.clone(), |subject| guest(plan, subject))
+    rounds::guests(&plan.guests, |subject| guest(plan, subject))
 }
 
 fn guest(plan: &Plan, subject: &Subject) -> Result<Vec<(Figure, f64)>> {
-    eprintln!("bench: {}", subject.name);
-    let _settings = Settings::apply(&subject.settings)?;
-    let mut monitor = Monitor::start(&subject.command, &subject.environment)?;
+    let mut monitor = Monitor::guest(subject)?;
     let mut console = Console::new(monitor.console()?);
     let mut values = latencies(&console.until(figures::COUNT, LIMIT)?)?;
 
@@ -92,30 +89,6 @@ fn per_turn(counts: &Counts, turns: u32) -> Vec<(Figure, f64)> {
         *value >= NEGLIGIBLE || [figures::TURN_SYSCALLS, figures::TURN_SWITCHES].contains(figure)
     });
     values
-}
-
-/// Files of the host that hold something else for a while.
-struct Settings(Vec<(String, String)>);
-
-impl Settings {
-    fn apply(settings: &[(String, String)]) -> Result<Self> {
-        let mut before = Self(Vec::new());
-        for (path, value) in settings {
-            let old = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-            before.0.push((path.clone(), old.trim().to_owned()));
-            fs::write(path, value).with_context(|| format!("cannot set {path} to {value}"))?;
-        }
-        Ok(before)
-    }
-}
-
-impl Drop for Settings {
-    fn drop(&mut self) {
-        for (path, value) in self.0.drain(..).rev() {
-            // The next subject sets its own; a value that cannot be put back shows when it cannot be set.
-            let _ = fs::write(path, value);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! | [`blk`] | `cargo xtask bench blk`: what a disk does, and what its requests cost |
 //! | [`boot`] | `cargo xtask bench boot`: what a monitor costs until its guest runs |
 //! | [`idle`] | `cargo xtask bench idle`: what a guest costs that has little or nothing to do |
+//! | [`net`] | `cargo xtask bench net`: how soon a guest answers another, and what that costs |
 //!
 //! `bench-agent count` stands alone: it gives [`Counts`], as JSON too.
 
@@ -14,10 +15,15 @@ pub mod blk;
 #[path = "plan/boot.rs"]
 pub mod boot;
 mod counts;
+#[path = "plan/guests.rs"]
+mod guests;
 #[path = "plan/idle.rs"]
 pub mod idle;
+#[path = "plan/net.rs"]
+pub mod net;
 
 pub use counts::Counts;
+pub use guests::{Plan, Subject, Tunables};
 
 use std::borrow::Cow;
 

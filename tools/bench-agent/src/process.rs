@@ -1,14 +1,15 @@
 //! A monitor as a process, and what the kernel knows about its cost.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
+use bench_agent::Subject;
 
 /// Clocks in nanoseconds, read by the child immediately before exec.
 #[derive(Clone, Copy, Debug)]
@@ -27,14 +28,29 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Starts `command` with its console on a pipe.
+    /// Starts a subject's only guest.
+    pub fn guest(subject: &Subject) -> Result<Self> {
+        let [command] = &subject.guests[..] else { bail!("{} guests instead of one", subject.guests.len()) };
+        Self::start(command, &subject.environment)
+    }
+
+    /// Starts `command` with its console on a pipe, and nothing to read.
     pub fn start(command: &[String], environment: &[(String, String)]) -> Result<Self> {
+        Self::start_with(command, environment, Stdio::null())
+    }
+
+    /// Starts `command` with its console on two pipes; [`tell`](Self::tell) writes to it.
+    pub fn start_to_be_told(command: &[String], environment: &[(String, String)]) -> Result<Self> {
+        Self::start_with(command, environment, Stdio::piped())
+    }
+
+    fn start_with(command: &[String], environment: &[(String, String)], stdin: Stdio) -> Result<Self> {
         let (program, arguments) = command.split_first().context("a command line is empty")?;
         let (mut reader, writer) = UnixStream::pair()?;
         let stamp = writer.as_raw_fd();
         let mut command = Command::new(program);
         command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(stdin).stdout(Stdio::piped());
         // SAFETY: between fork and exec only clock_gettime and write are called, both async-signal-safe.
         unsafe {
             command.pre_exec(move || {
@@ -61,6 +77,29 @@ impl Monitor {
     /// The other end of its stdout.
     pub fn console(&mut self) -> Result<ChildStdout> {
         self.child.stdout.take().context("the console is taken")
+    }
+
+    /// Types a line.
+    pub fn tell(&self, line: &str) -> Result<()> {
+        let mut stdin = self.child.stdin.as_ref().context("the monitor reads nothing")?;
+        writeln!(stdin, "{line}").context("the monitor takes no line")
+    }
+
+    /// Takes it off the host's CPUs, until [`resume`](Self::resume).
+    pub fn pause(&self) -> Result<()> {
+        self.signal(libc::SIGSTOP)
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(libc::SIGCONT)
+    }
+
+    fn signal(&self, number: libc::c_int) -> Result<()> {
+        // SAFETY: the process is our child and not waited for, so its ID is nobody else's.
+        let result = unsafe { libc::kill(self.pid() as libc::pid_t, number) };
+        ensure!(result == 0, "the monitor takes no signal: {}", io::Error::last_os_error());
+        Ok(())
     }
 
     /// Its exit status if it has ended.

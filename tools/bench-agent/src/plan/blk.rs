@@ -11,8 +11,6 @@
 //!  bench-end, bench-fio …, bench-done
 //! ```
 
-use serde::{Deserialize, Serialize};
-
 /// Requests begin.
 pub const BEGIN: &str = "bench-begin";
 /// They are over.
@@ -44,23 +42,3 @@ pub const CASES: [Case; 4] = [
     Case { title: "read, 32 in flight", rw: "randread", depth: 32 },
     Case { title: "write, 32 in flight", rw: "randwrite", depth: 32 },
 ];
-
-/// What to run and how often.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Plan {
-    /// Rounds after the warm-up, which is round 0.
-    pub rounds: u32,
-    /// In the order of the first round; each round reverses it.
-    pub subjects: Vec<Subject>,
-}
-
-/// A monitor whose guest goes through the cases.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Subject {
-    /// Its name in the results.
-    pub name: String,
-    /// Runs the guest.
-    pub command: Vec<String>,
-    /// Set in its environment.
-    pub environment: Vec<(String, String)>,
-}

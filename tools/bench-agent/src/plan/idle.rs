@@ -25,30 +25,15 @@ pub const COUNTED: &str = "bench-counted";
 /// The guest has nothing to do from here on.
 pub const IDLE: &str = "bench-idle";
 
-/// What to run and how often.
+/// What to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// Rounds after the warm-up, which is round 0.
-    pub rounds: u32,
     /// How long the idle guest is watched, in seconds: once for its CPU time, once again to count.
     pub seconds: u64,
     /// Turns between [`COUNT`] and [`COUNTED`].
     pub turns: u32,
-    /// In the order of the first round; each round reverses it.
-    pub subjects: Vec<Subject>,
-}
-
-/// A monitor, and how it and the host are set.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Subject {
-    /// Its name in the results.
-    pub name: String,
-    /// Runs the guest.
-    pub command: Vec<String>,
-    /// Set in its environment.
-    pub environment: Vec<(String, String)>,
-    /// Files of the host and what is written into them before; put back afterwards.
-    pub settings: Vec<(String, String)>,
+    /// And under whom.
+    pub guests: crate::Plan,
 }
 
 /// What one batch of turns took. A turn is there and back.

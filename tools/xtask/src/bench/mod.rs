@@ -6,15 +6,17 @@ mod boot;
 mod foreign;
 mod idle;
 mod irq;
+mod net;
 mod probe;
 pub(crate) mod qemu;
 mod report;
+mod subjects;
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Subcommand;
 
 use crate::lab::fetch::Image;
@@ -43,6 +45,11 @@ pub enum Bench {
     ///
     /// On this machine, or KVM's ways in the lab. The report is target/bench/irq.json too, or irq-lab.json.
     Irq(irq::Options),
+    /// How soon a guest answers another by way of a bridge, how much goes through, and what it costs, on an emulated POWER host
+    ///
+    /// sockperf and iperf3 in the same guests under QEMU and under cede with several settings, in one boot of the host, in
+    /// turn. The report is target/bench/net.json too.
+    Net(net::Options),
     /// The scheduler of virtual cores, on this machine
     Vcore {
         /// What `cargo bench` takes behind `--`
@@ -58,6 +65,7 @@ pub fn main(bench: Bench) -> Result<ExitCode> {
         Bench::Boot(options) => boot::run(&options),
         Bench::Idle(options) => idle::run(&options),
         Bench::Irq(options) => irq::run(&options),
+        Bench::Net(options) => net::run(&options),
         Bench::Vcore { arguments } => vcore(&arguments),
     }
 }
@@ -71,18 +79,6 @@ fn directory() -> Result<PathBuf> {
     let dir = paths::root().join("target/bench");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
-}
-
-/// Those of `rows` whose names were asked for, or all.
-fn asked_for<'a, T>(
-    rows: &'a [(&'static str, T)],
-    asked: &'a [String],
-) -> Result<impl Iterator<Item = &'a (&'static str, T)>> {
-    let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
-    for name in asked {
-        ensure!(names.contains(&name.as_str()), "no subject {name:?}: there are {}", names.join("; "));
-    }
-    Ok(rows.iter().filter(move |(name, _)| asked.is_empty() || asked.iter().any(|asked| asked == name)))
 }
 
 /// The lab's initrd with what the guest of bench `name` does in /bench: `tools/lab/guest-bench-NAME`, and what that reads.

@@ -24,10 +24,15 @@ pub(super) const LONGEST_NAME: usize = 16;
 /// Begins the serial number of each of the lab's disks; the host's init looks for it.
 const SERIAL: &str = "lab.";
 
+/// 2^3 ns for each instruction; while all processors idle, time passes as it does outside.
+const ICOUNT: &str = "shift=3,sleep=on";
+
 /// The size and kind of the host.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     pub host: Host,
+    /// Its time passes by the instructions that it executes ([`ICOUNT`]).
+    pub icount: bool,
     pub smp: u32,
     pub threads: u32,
     pub memory: String,
@@ -125,7 +130,11 @@ impl CommandLine {
         let mut command = Command::new(image.program("qemu-system-ppc64"));
         command.arg("-L").arg(image.qemu_data());
         command.args(host.qemu_options());
-        command.args(["-accel", "tcg,thread=multi"]);
+        if machine.icount {
+            command.args(["-accel", "tcg,thread=single", "-icount", ICOUNT]);
+        } else {
+            command.args(["-accel", "tcg,thread=multi"]);
+        }
         command.args(["-smp", &format!("{smp},cores={},threads={threads}", smp / threads)]);
         command.args(["-m", memory, "-display", "none", "-monitor", "none", "-net", "none", "-no-reboot"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -35,6 +35,7 @@ impl Run {
     pub fn new(host: Host) -> Self {
         let machine = Machine {
             host,
+            icount: false,
             smp: 2,
             threads: 1,
             memory: "4G".to_owned(),
@@ -68,6 +69,13 @@ impl Run {
     /// Memory, as QEMU writes it: `4G`.
     pub fn memory(mut self, memory: &str) -> Self {
         self.machine.memory = memory.to_owned();
+        self
+    }
+
+    /// Has the host's time pass by the instructions that it executes, one processor at a time: what is done takes as long however busy
+    /// this machine is.
+    pub fn icount(mut self) -> Self {
+        self.machine.icount = true;
         self
     }
 
