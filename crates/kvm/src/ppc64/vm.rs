@@ -219,6 +219,9 @@ impl Partition for Vm {
     fn set_irq(&self, source: u32, level: bool) -> Result<(), HvError> {
         if let Controller::Xive(device) = &self.controller {
             device.note_level(source, level);
+            if device.trigger(source, level) {
+                return Ok(());
+            }
         }
         let mut line = kvm_irq_level { level: u32::from(level), ..Default::default() };
         line.__bindgen_anon_1.irq = source;

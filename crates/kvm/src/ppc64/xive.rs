@@ -11,7 +11,7 @@
 //! those sources' management pages by hcall, and [`Xive::esb`] triggers again.
 //!
 //! ```text
-//!  device: line := asserted │ trigger (KVM_IRQ_LINE)         Of the two that run at once, either the trigger comes after
+//!  device: line := asserted │ trigger                        Of the two that run at once, either the trigger comes after
 //!  guest:  PQ := 00         │ line asserted? trigger         PQ is open, or the look at the line sees it asserted.
 //! ```
 
@@ -116,13 +116,25 @@ impl XiveDevice {
         sources.binary_search_by_key(&lisn, |source| source.lisn).ok().map(|place| &sources[place])
     }
 
-    /// Before KVM is told: notes the line of a level source.
+    /// Before the trigger: notes the line of a level source.
     pub fn note_level(&self, lisn: u32, level: bool) {
         if let Some(Source { asserted: Some(asserted), .. }) = self.source(lisn) {
             asserted.store(level, Ordering::Relaxed);
             // Pairs with that of `opened`; the trigger follows.
             fence(Ordering::SeqCst);
         }
+    }
+
+    /// What KVM_IRQ_LINE would do (`kvmppc_xive_set_irq`), without the system call: an edge, or a line that is asserted, triggers; a line that
+    /// falls does nothing. `false` if there is no such source.
+    pub fn trigger(&self, lisn: u32, level: bool) -> bool {
+        let exists = self.source(lisn).is_some();
+        if exists && level {
+            // What the device wrote to memory comes before the store, which is not to memory; on POWER only `sync` orders the two.
+            fence(Ordering::SeqCst);
+            self.access(2 * u64::from(lisn), 0, Some(0));
+        }
+        exists
     }
 
     /// After a level source has been opened: triggers it if its line is asserted.
@@ -295,6 +307,20 @@ mod tests {
         }
         device.note_level(2, true);
         device.note_level(u32::MAX, true);
+    }
+
+    #[test]
+    fn sources_that_exist_are_triggered_by_a_store() {
+        let (device, file) = device();
+        let stored = || {
+            let mut page = [0; 8];
+            file.read_exact_at(&mut page, TRIGGER_3).unwrap();
+            page == [0; 8]
+        };
+        file.write_all_at(&[1; 8], TRIGGER_3).unwrap();
+        assert!(device.trigger(3, false) && !stored(), "a line that falls");
+        assert!(device.trigger(3, true) && stored());
+        assert!(!device.trigger(2, true) && !device.trigger(u32::MAX, true), "there is none");
     }
 
     #[test]
