@@ -236,6 +236,37 @@ fn an_eventfd_is_bound_to_where_its_vector_leads() {
     assert_eq!((controller.bound(), bench.kernel.running()), (vec![], vec![]));
 }
 
+/// Vectors that come and go on one thread, calls on another, and the device's whole life on a third.
+#[test]
+fn changes_at_once_end_as_the_last_one_says() {
+    use std::sync::atomic::AtomicBool;
+    let bench = Bench::new();
+    bench.machine.controller.hears.store(true, Ordering::Relaxed);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                bench.mask(true);
+                bench.mask(false);
+            }
+        });
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                bench.kernel.rings.lock().unwrap().values().for_each(|ring| write(&ring.call));
+                std::thread::yield_now();
+            }
+        });
+        for _ in 0..100 {
+            bench.go();
+            bench.driver.reset();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!((bench.kernel.running(), bench.machine.controller.bound()), (vec![], vec![]));
+    bench.go();
+    assert_eq!(bench.machine.controller.bound(), [RX_SOURCE, TX_SOURCE]);
+}
+
 #[test]
 fn without_messages_it_is_the_pin() {
     use crate::pci::Function;
