@@ -14,7 +14,7 @@ mod schedule;
 
 pub use arch::{Action, Arch, Fatal, RamRegion, Stop, Vcpu};
 pub use exit::{Exit, Reply};
-pub use schedule::{Nap, Raise, Scheduler, Until};
+pub use schedule::{Look, Nap, Polled, Raise, Scheduler, Until};
 
 use std::io;
 

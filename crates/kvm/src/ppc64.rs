@@ -6,6 +6,7 @@ mod device;
 mod host;
 mod pin;
 mod signals;
+mod sleep_watch;
 mod timebase;
 mod vcpu;
 mod vm;

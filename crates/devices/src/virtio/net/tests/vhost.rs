@@ -106,7 +106,7 @@ fn the_kernel_carries_packets_both_ways_after_each_reset() {
             card.driver.reset();
         }
         card.works();
-        card.machine.bus.reset();
+        card.machine.reset();
         drop(card);
         assert!(Tap::open("t0").is_ok(), "it is nobody's any more");
     });

@@ -232,7 +232,7 @@ fn an_eventfd_is_bound_to_where_its_vector_leads() {
     bench.driver.enable_msix(&bench.machine);
     bench.go();
     assert_eq!(controller.bound(), [RX_SOURCE, TX_SOURCE]);
-    function.reset();
+    bench.machine.reset();
     assert_eq!((controller.bound(), bench.kernel.running()), (vec![], vec![]));
 }
 
