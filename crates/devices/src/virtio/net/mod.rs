@@ -5,7 +5,7 @@
 //!  tap ◀─writev── packets to send      Sender
 //! ```
 //!
-//! So by the card's own thread; [`vhost`] has the kernel do it.
+//! So by the card's own thread; `vhost` has the kernel do it.
 //!
 //! One pair of queues and no control queue. What the two ends know of checksums and segmentation in the header in
 //! front of each packet is theirs; nothing here looks into a packet.
