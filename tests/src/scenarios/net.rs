@@ -39,7 +39,7 @@ fn pair(host: &mut LabHost, plane: &str) -> Result<()> {
     let with_vhost = format!("{},vhost=on", net(1));
     host.start_peer(&on_root(plane, "b", &with_vhost, &format!("sh /tests/net-server.sh {SERVER}")))?;
     host.expect_peer("net: serving")?;
-    host.ok("grep -q vhost- /proc/[0-9]*/task/*/comm")?;
+    host.ok("grep -qs vhost- /proc/[0-9]*/task/*/comm")?;
     let client = format!("sh /tests/net-client.sh {CLIENT} {SERVER} {SENT}");
     let client = host.run(&on_root(plane, "a", &net(0), &client))?;
     // The server waits for the client's file; without one it would wait for ever.
