@@ -53,6 +53,8 @@ const UNSAFE: &[&str] = &[
     // A tap's ioctls; readv and writev on guest memory.
     "crates/devices/src/virtio/net/tap.rs",
     "crates/devices/src/virtio/net/gather.rs",
+    // vhost-net's ioctls.
+    "crates/devices/src/virtio/net/vhost/kernel.rs",
     // futex(2), getrusage(2), and what tests need to be sure of them.
     "crates/vcore/src/futex.rs",
     "crates/vcore/src/contention.rs",

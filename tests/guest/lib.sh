@@ -10,19 +10,20 @@ cpus() {
     ls -d /sys/devices/system/cpu/cpu[0-9]* | sed 's/.*cpu//' | sort -n
 }
 
-# nic: the name of the first virtio network interface.
+# nic [DEVICE]: the name of that virtio device's interface, or of the first network card's.
 nic() {
-    for nic in /sys/bus/virtio/drivers/virtio_net/virtio*/net/*; do
+    for nic in /sys/bus/virtio/drivers/virtio_net/${1:-virtio*}/net/*; do
         echo "${nic##*/}"
         return
     done
 }
 
-# address ADDRESS: gives it to the interface, and waits until the interface says that it has a link.
+# address ADDRESS [DEVICE]: gives it to the interface, and waits until the interface says that it has a link.
 address() {
-    ip link set "$(nic)" up
-    ip addr add "$1/24" dev "$(nic)"
-    until [ "$(cat "/sys/class/net/$(nic)/carrier" 2>/dev/null)" = 1 ]; do sleep 1; done
+    card="$(nic "$2")"
+    ip link set "$card" up
+    ip addr add "$1/24" dev "$card"
+    until [ "$(cat "/sys/class/net/$card/carrier" 2>/dev/null)" = 1 ]; do sleep 1; done
 }
 
 # answers ADDRESS: whether it answers a ping within a minute.

@@ -15,13 +15,14 @@ use crate::plan::Plan;
 use crate::platform::Platform;
 use crate::tree_spec;
 use crate::xive::XiveRoutes;
-use arch_api::ppc64::{Generation, Irqchip, Mmu, Partition, Plane, Regs, Trigger, Vcpu as _, Vm};
+use arch_api::ppc64::{Bind, Generation, Irqchip, Mmu, Partition, Plane, Regs, Trigger, Vcpu as _, Vm};
 use arch_api::{Action, Arch, Exit, Fatal, HvError, Nap, Raise, RamRegion, Reply, Scheduler, Until};
 use devices::console::Console;
 use devices::dma::{self, Memory};
 use devices::pci::Bus;
 use irq::{Line, Sink};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -165,6 +166,14 @@ pub(crate) struct Sources(pub Arc<dyn Partition>);
 impl Sink for Sources {
     fn set(&self, gsi: u32, level: bool) -> io::Result<()> {
         self.0.set_irq(gsi, level).map_err(|error| error.source)
+    }
+
+    fn bind(&self, gsi: u32, event: BorrowedFd<'_>) -> io::Result<()> {
+        self.0.irqfd(gsi, &event, Bind::Add).map_err(|error| error.source)
+    }
+
+    fn unbind(&self, gsi: u32, event: BorrowedFd<'_>) -> io::Result<()> {
+        self.0.irqfd(gsi, &event, Bind::Remove).map_err(|error| error.source)
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!  device thread ──▶ Vector (MSI) ──resolved route──▶ Sink                  no lock, no other thread
 //!  eventfd ──poll──▶ Irqfd ──▶ Vector                                       for who cannot call: a kernel, another process
+//!          └─Shortcut──▶ the controller itself                              where it can hear an eventfd
 //!  device thread ──▶ input of Levels (LSI) ──▶ worker ──▶ Line ──▶ Sink     one writer for each level
 //! ```
 //!
@@ -15,14 +16,17 @@ mod guarded;
 mod irqfd;
 mod level;
 mod msi;
+mod shortcut;
 mod sync;
 
 pub use irqfd::Irqfd;
 pub use level::Levels;
 pub use msi::{Message, Messages, Vector};
+pub use shortcut::Shortcut;
 
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// An interrupt controller's input side.
@@ -33,6 +37,26 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// When there is no such source.
     fn set(&self, gsi: u32, level: bool) -> io::Result<()>;
+
+    /// From now on a write to `event`, an eventfd, is one event of edge source `gsi`, taken by the controller in the writer's context
+    /// (KVM_IRQFD), and so is what was written before and is still there to be read. An eventfd has one source at a time, a
+    /// source as many eventfds as it likes.
+    ///
+    /// # Errors
+    /// [`Unsupported`](io::ErrorKind::Unsupported) where the controller hears no eventfds; anything else is the
+    /// controller's refusal.
+    fn bind(&self, _gsi: u32, _event: BorrowedFd<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Takes back what [`bind`](Sink::bind) did with the same arguments. What was written before has reached the source when it
+    /// returns, and nothing more will. Waits for nobody but the controller.
+    ///
+    /// # Errors
+    /// When they were not bound.
+    fn unbind(&self, _gsi: u32, _event: BorrowedFd<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// One interrupt source, as its device holds it.
@@ -65,10 +89,33 @@ impl Line {
         self.sink.set(self.gsi, level)
     }
 
+    /// Has a write to `event` trigger it, without a call ([`Sink::bind`]).
+    ///
+    /// # Errors
+    /// As [`Sink::bind`].
+    pub fn bind(&self, event: BorrowedFd<'_>) -> io::Result<()> {
+        self.sink.bind(self.gsi, event)
+    }
+
+    /// Ends that ([`Sink::unbind`]).
+    ///
+    /// # Errors
+    /// As [`Sink::unbind`].
+    pub fn unbind(&self, event: BorrowedFd<'_>) -> io::Result<()> {
+        self.sink.unbind(self.gsi, event)
+    }
+
     /// The source's number.
     #[must_use]
     pub fn gsi(&self) -> u32 {
         self.gsi
+    }
+}
+
+/// The same source of the same controller.
+impl PartialEq for Line {
+    fn eq(&self, other: &Self) -> bool {
+        self.gsi == other.gsi && Arc::ptr_eq(&self.sink, &other.sink)
     }
 }
 
@@ -81,6 +128,8 @@ impl fmt::Debug for Line {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+    use std::os::fd::{AsRawFd, RawFd};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Mutex, PoisonError};
     use std::time::{Duration, Instant};
@@ -90,6 +139,8 @@ mod tests {
     pub struct Recorder {
         told: Mutex<Vec<(u32, bool)>>,
         refuses: AtomicBool,
+        /// What is bound, by the eventfd's number.
+        bound: Mutex<BTreeMap<RawFd, u32>>,
     }
 
     impl Recorder {
@@ -111,6 +162,11 @@ mod tests {
             }
         }
 
+        /// The source that `event` is bound to.
+        pub fn bound(&self, event: BorrowedFd<'_>) -> Option<u32> {
+            self.bound.lock().unwrap().get(&event.as_raw_fd()).copied()
+        }
+
         /// From now on it is told, and refuses.
         pub fn refuse(&self) {
             self.refuses.store(true, Ordering::Relaxed);
@@ -121,6 +177,21 @@ mod tests {
         fn set(&self, gsi: u32, level: bool) -> io::Result<()> {
             self.told.lock().unwrap_or_else(PoisonError::into_inner).push((gsi, level));
             if self.refuses.load(Ordering::Relaxed) { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
+        }
+
+        fn bind(&self, gsi: u32, event: BorrowedFd<'_>) -> io::Result<()> {
+            if self.refuses.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            let before = self.bound.lock().unwrap().insert(event.as_raw_fd(), gsi);
+            assert_eq!(before, None, "an eventfd has one source");
+            Ok(())
+        }
+
+        fn unbind(&self, gsi: u32, event: BorrowedFd<'_>) -> io::Result<()> {
+            let before = self.bound.lock().unwrap().remove(&event.as_raw_fd());
+            assert_eq!(before, Some(gsi), "not bound");
+            Ok(())
         }
     }
 }

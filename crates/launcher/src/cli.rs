@@ -265,7 +265,7 @@ pub struct VmFlags {
     /// A disk, after those of the file: path=FILE, and readonly, direct, writethrough, id=TEXT, queues=N, iommu
     #[arg(long, value_name = "path=FILE,...", value_parser = |text: &str| device("disk", text))]
     disk: Vec<DeviceSettings>,
-    /// A network card, after those of the file: tap=NAME, and mac=ADDRESS, iommu
+    /// A network card, after those of the file: tap=NAME, and mac=ADDRESS, vhost, iommu
     #[arg(long, value_name = "tap=NAME,...", value_parser = |text: &str| device("net", text))]
     net: Vec<DeviceSettings>,
     /// Sockets to the host: cid=N,path=SOCKET, and iommu

@@ -15,7 +15,7 @@ use devices::dma::Memory;
 use devices::pci::Bus;
 use devices::virtio::balloon::{self, Offer};
 use devices::virtio::block::{self, Engine};
-use devices::virtio::net::{self, Tap, TapError};
+use devices::virtio::net::{self, Tap, TapError, VhostError, VhostNet};
 use devices::virtio::transport::{Host, VirtioPci};
 use devices::virtio::vsock::{self, VsockError};
 use devices::virtio::{Device, Threads, Workers, console, entropy};
@@ -46,6 +46,15 @@ pub enum DeviceError {
         #[source]
         source: TapError,
     },
+    /// What runs a network card's queues.
+    #[error("net {number} ([[net]], --net) cannot have vhost")]
+    Vhost {
+        /// Which, from 1.
+        number: usize,
+        /// Why.
+        #[source]
+        source: VhostError,
+    },
     /// The sockets.
     #[error("the vsock ([vsock], --vsock) cannot be had")]
     Vsock(#[from] VsockError),
@@ -59,7 +68,7 @@ impl DeviceError {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Net { source: TapError::NoTun(_), .. } => Outcome::Host,
+            Self::Net { source: TapError::NoTun(_), .. } | Self::Vhost { .. } => Outcome::Host,
             Self::Disk { .. } | Self::Net { .. } | Self::Vsock(_) | Self::Console(_) => Outcome::Usage,
         }
     }
@@ -89,8 +98,11 @@ impl OpenDevices {
             devices.push((Arc::new(opened), disk.iommu));
         }
         for (number, net) in (1..).zip(nets) {
-            let opened = Arc::new(open_net(net).map_err(|source| DeviceError::Net { number, source })?);
-            cards.push(Arc::clone(&opened));
+            let opened = Arc::new(open_net(number, net)?);
+            // What the kernel carries is counted at the tap alone.
+            if !net.vhost {
+                cards.push(Arc::clone(&opened));
+            }
             devices.push((opened, net.iommu));
         }
         if let Some(vsock) = vsock {
@@ -165,8 +177,15 @@ fn open_disk(disk: &Disk, vcpus: u32) -> Result<block::Disk, block::OpenError> {
     block::Disk::open(&disk.options(), disk.id.as_deref().unwrap_or_default(), queues, Engine::Auto)
 }
 
-fn open_net(net: &Net) -> Result<net::Net, TapError> {
-    Ok(net::Net::new(&net.tap, Tap::open(&net.tap)?, net.mac.bytes()))
+fn open_net(number: usize, net: &Net) -> Result<net::Net, DeviceError> {
+    let vhost = net.vhost.then(VhostNet::open).transpose();
+    let vhost = vhost.map_err(|source| DeviceError::Vhost { number, source })?;
+    let tap = Tap::open(&net.tap).map_err(|source| DeviceError::Net { number, source })?;
+    let card = net::Net::new(&net.tap, tap, net.mac.bytes());
+    Ok(match vhost {
+        Some(vhost) => card.with_vhost(vhost),
+        None => card,
+    })
 }
 
 fn open_vsock(vsock: &Vsock) -> Result<vsock::Vsock, VsockError> {

@@ -31,12 +31,15 @@ const SERVER: &str = "10.9.0.3";
 /// MiB of the file that one sends to the other.
 const SENT: u32 = 32;
 
-/// Two whole systems on one bridge: pings, streams, and a file that arrives as it was sent.
+/// Two whole systems on one bridge, the card of one run by cede, of the other by the kernel: pings, streams, and a file that arrives as
+/// it was sent.
 fn pair(host: &mut LabHost, plane: &str) -> Result<()> {
     host.ok(BRIDGE)?;
     let net = |n: u32| format!("--name pair{n} --net tap=tap{n},mac=52:54:00:00:00:0{}", n + 1);
-    host.start_peer(&on_root(plane, "b", &net(1), &format!("sh /tests/net-server.sh {SERVER}")))?;
+    let with_vhost = format!("{},vhost=on", net(1));
+    host.start_peer(&on_root(plane, "b", &with_vhost, &format!("sh /tests/net-server.sh {SERVER}")))?;
     host.expect_peer("net: serving")?;
+    host.ok("grep -qs vhost- /proc/[0-9]*/task/*/comm")?;
     let client = format!("sh /tests/net-client.sh {CLIENT} {SERVER} {SENT}");
     let client = host.run(&on_root(plane, "a", &net(0), &client))?;
     // The server waits for the client's file; without one it would wait for ever.
@@ -61,19 +64,22 @@ fn line<'a>(text: &'a str, start: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(start))
 }
 
-/// A small guest, with the host as its peer.
+/// A small guest with two cards, one run by cede, the other by the kernel; the host is the peer of each.
 fn rebind(host: &mut LabHost, plane: &str) -> Result<()> {
     host.ok(BRIDGE)?;
     let cmdline = format!("console=hvc0 quiet lab.run=sh /tests/net-rebind.sh {CLIENT} {HOST} 20");
     let ended = host.run(&format!(
-        "--plane {plane} --kernel {DEBIAN} --initrd /tmp/initrd --cpus 2 --memory 256M --net tap=tap0 --cmdline {}",
+        "--plane {plane} --kernel {DEBIAN} --initrd /tmp/initrd --cpus 2 --memory 256M --net tap=tap0 --net tap=tap1,vhost=on \
+         --cmdline {}",
         quoted(&cmdline)
     ))?;
     ensure!(ended.code == 0, "cede ended with {}", ended.code);
     ensure!(!ended.text.contains("rebind: FAIL"), "the guest says that it failed");
-    for what in ["down and up", "unbound and bound"] {
-        let text = format!("rebind: answered after 20 times {what}\n");
-        ensure!(ended.text.contains(&text), "the guest did not print {text:?}");
+    for card in ["eth0", "eth1"] {
+        for what in ["down and up", "unbound and bound"] {
+            let text = format!("rebind: {card} answered after 20 times {what}\n");
+            ensure!(ended.text.contains(&text), "the guest did not print {text:?}");
+        }
     }
     Ok(())
 }

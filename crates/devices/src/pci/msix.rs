@@ -11,7 +11,7 @@
 //! Source: PCI Local Bus Specification 3.0, 6.8.2.
 
 use super::{Bar, BarKind};
-use irq::{Message, Messages, Vector};
+use irq::{Line, Message, Messages, Vector};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -142,6 +142,15 @@ impl Msix {
         if let Some(Err(error)) = self.vectors.get(usize::from(vector)).map(Vector::raise) {
             tracing::debug!(%error, vector, "a message leads to no source");
         }
+    }
+
+    /// Where a raise of `vector` leads at this moment; `None` while MSI-X is off, it is masked, or its message leads nowhere.
+    #[must_use]
+    pub fn line(&self, vector: u16) -> Option<Line> {
+        let table = self.table();
+        let entry = table.entries.get(usize::from(vector)).filter(|entry| !entry.masked)?;
+        let open = table.control & (ENABLE | MASK_ALL) == ENABLE;
+        self.messages.get().filter(|_| open)?.route(entry.message)
     }
 
     /// Sets a vector's message and unmasks it, as firmware does.

@@ -3,7 +3,7 @@
 use super::Ring;
 use crate::dma::Memory;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -69,6 +69,12 @@ pub trait Interrupts: Send + Sync {
     /// Queue `queue` has used descriptors.
     fn used(&self, queue: u16);
 
+    /// Whoever writes `call`, an eventfd, means [`used`](Interrupts::used) of `queue`, but cannot call: the kernel's vhost. Where the interrupt
+    /// controller hears eventfds the interrupt goes from there to the guest, and nobody finds `call` readable; what is
+    /// readable of it all the same is the backend's to read and to tell. `None` ends it: nothing is bound to the one of before when
+    /// this returns.
+    fn lead(&self, _queue: u16, _call: Option<Arc<OwnedFd>>) {}
+
     /// The configuration has changed.
     fn config_changed(&self);
 
@@ -128,6 +134,16 @@ pub trait Backend: Send {
     /// [`NeedsReset`]; nothing is called any more then but `drop`.
     fn notified(&mut self, queue: u16) -> Result<(), NeedsReset>;
 
+    /// Takes the doorbells of its queues over where not the thread is to hear them but the kernel (vhost), and
+    /// says so: [`notified`](Backend::notified) is never called then. Asked once, before it is handed to a thread, and it may
+    /// begin to work within.
+    ///
+    /// # Errors
+    /// As [`Device::activate`].
+    fn take_doorbells(&mut self, _doorbells: &[(u16, Arc<EventFd>)]) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Descriptors that wake it when they are readable, beside its queues. Asked once.
     fn sources(&self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
@@ -183,7 +199,8 @@ pub struct Work {
     pub name: String,
     /// What runs.
     pub backend: Box<dyn Backend>,
-    /// The doorbell of each enabled queue: queue and event. An event may be there from before the activation.
+    /// The doorbell of each enabled queue, unless the backend has taken them: queue and event. An event may be there from before
+    /// the activation.
     pub doorbells: Vec<(u16, Arc<EventFd>)>,
     /// Told by [`needs_reset`](Interrupts::needs_reset) when the backend ends with [`NeedsReset`].
     pub interrupts: Arc<dyn Interrupts>,

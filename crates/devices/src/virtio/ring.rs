@@ -42,6 +42,12 @@ impl Ring {
         Self { index, queue, memory, interrupts, signalled }
     }
 
+    /// The queue alone, for somebody else to run.
+    #[must_use]
+    pub fn into_queue(self) -> Queue {
+        self.queue
+    }
+
     /// The next chain, if there is one. It is well formed now; the driver can break it later, and then it is shorter.
     ///
     /// # Errors

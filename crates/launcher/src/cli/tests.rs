@@ -42,7 +42,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 
     // Each flag changes its own value and no other.
     type Change = fn(&mut VmConfig);
-    let cases: [(&[&str], Change); 25] = [
+    let cases: [(&[&str], Change); 26] = [
         (&["--name", "x"], |c| c.name = "x".into()),
         (&["--kernel", "k"], |c| c.boot.kernel = Some("k".into())),
         (&["--initrd", "i"], |c| c.boot.initrd = Some("i".into())),
@@ -74,8 +74,24 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         }),
         (&["--net", "tap=t1,mac=02:00:00:00:00:01,iommu=false"], |c| {
             let mac = "02:00:00:00:00:01".parse().unwrap();
-            c.devices.nets.push(Net { tap: "t1".into(), mac, iommu: false });
+            c.devices.nets.push(Net { tap: "t1".into(), mac, vhost: false, iommu: false });
         }),
+        (
+            &[
+                "--net",
+                "tap=t1,mac=02:00:00:00:00:01,vhost=on",
+                "--net",
+                "tap=t2,vhost=off,mac=02:00:00:00:00:03",
+            ],
+            |c| {
+                for (tap, mac, vhost) in
+                    [("t1", "02:00:00:00:00:01", true), ("t2", "02:00:00:00:00:03", false)]
+                {
+                    let mac = mac.parse().unwrap();
+                    c.devices.nets.push(Net { tap: tap.into(), mac, vhost, iommu: false });
+                }
+            },
+        ),
         // Other devices are replaced.
         (&["--vsock", "cid=4,path=/w"], |c| {
             c.devices.vsock = Some(Vsock { cid: 4, path: "/w".into(), iommu: false });

@@ -69,6 +69,15 @@ pub enum DevicesError {
         /// The image.
         path: PathBuf,
     },
+    /// A card that reaches memory in two ways.
+    #[error(
+        "net {number} has both vhost and iommu, but the kernel knows none of the host bridge's translations; leave out one \
+         ([[net]], or --net)"
+    )]
+    Vhost {
+        /// Which card, from 1.
+        number: usize,
+    },
     /// A path that no socket can have.
     #[error(
         "the path of the vsock, {}, is {} bytes long; at most {MAX_SOCKET_PATH} are possible (path in [vsock], or --vsock path=…)",
@@ -146,6 +155,8 @@ pub struct NetSettings {
     pub tap: Option<String>,
     /// The card's address.
     pub mac: Option<MacAddress>,
+    /// Whether the kernel runs its queues.
+    pub vhost: bool,
     /// Whether it goes through the host bridge's translation.
     pub iommu: bool,
 }
@@ -187,6 +198,8 @@ pub struct Net {
     pub tap: String,
     /// The card's address. No two cards have the same.
     pub mac: MacAddress,
+    /// Whether the kernel runs its queues (vhost-net). Not together with `iommu`.
+    pub vhost: bool,
     /// Whether it offers to go through the host bridge's translation.
     pub iommu: bool,
 }
@@ -311,7 +324,10 @@ impl DeviceSettings {
             let missing = |key| DevicesError::missing(format!("net {n}"), key, "[[net]]", "--net");
             let tap = net.tap.ok_or_else(|| missing("tap"))?;
             let mac = net.mac.unwrap_or_else(|| MacAddress::of(vm, &tap));
-            Ok(Net { tap, mac, iommu: net.iommu })
+            if net.vhost && net.iommu {
+                return Err(DevicesError::Vhost { number: n });
+            }
+            Ok(Net { tap, mac, vhost: net.vhost, iommu: net.iommu })
         })?;
         let vsock = self.vsock.map(|vsock| {
             let missing = |key| DevicesError::missing("the vsock".into(), key, "[vsock]", "--vsock");
@@ -406,7 +422,7 @@ impl fmt::Display for Devices {
             write!(f, "\n{:<8} {}", format!("disk {number}"), marked(&disk.path, &marks))?;
         }
         for (number, net) in (1..).zip(nets) {
-            let marks = [(true, &*format!("mac {}", net.mac)), (net.iommu, "iommu")];
+            let marks = [(true, &*format!("mac {}", net.mac)), (net.vhost, "vhost"), (net.iommu, "iommu")];
             write!(f, "\n{:<8} {}", format!("net {number}"), marked(net.tap.as_ref(), &marks))?;
         }
         if let Some(vsock) = vsock {

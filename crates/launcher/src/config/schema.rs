@@ -237,6 +237,7 @@ pub const KEYS: &[Key] = &[
     device!("disk", "iommu", Boolean, disks.last_mut() => iommu = boolean),
     device!("net", "tap", Text, nets.last_mut() => tap = tap),
     device!("net", "mac", Text, nets.last_mut() => mac = str::parse::<MacAddress>),
+    device!("net", "vhost", Boolean, nets.last_mut() => vhost = boolean),
     device!("net", "iommu", Boolean, nets.last_mut() => iommu = boolean),
     device!("vsock", "cid", Integer, vsock.as_mut() => cid = cid),
     device!("vsock", "path", Text, vsock.as_mut() => path = super::path),
@@ -247,7 +248,8 @@ pub const KEYS: &[Key] = &[
     device!("balloon", "free_page_reporting", Boolean, balloon.as_mut() => free_page_reporting = boolean),
 ];
 
-/// Reads a device as a flag has it: its keys apart by commas, as `path=disk.img,readonly`. A key alone is `true`.
+/// Reads a device as a flag has it: its keys apart by commas, as `path=disk.img,readonly`. A key alone is `true`, and so is `on`,
+/// which other VMMs say.
 pub(crate) fn device(table: &'static str, text: &str) -> Result<DeviceSettings, String> {
     let mut settings = Settings::default();
     if let Some(device) = device_table(table) {
@@ -264,6 +266,11 @@ pub(crate) fn device(table: &'static str, text: &str) -> Result<DeviceSettings, 
             return Err(format!("{name} is there twice"));
         }
         said.push(name);
+        let value = match (key.kind, value) {
+            (Kind::Boolean, "on") => "true",
+            (Kind::Boolean, "off") => "false",
+            _ => value,
+        };
         let typed = match key.kind {
             Kind::Boolean => matches!(value, "true" | "false"),
             _ => part.contains('='),

@@ -73,6 +73,11 @@ tap = "tap0"
 mac = "52:54:00:aB:00:01"
 iommu = true
 
+[[net]]
+tap = "tap1"
+mac = "52:54:00:ab:00:02"
+vhost = true
+
 [vsock]
 cid = 3
 path = "/run/vm.vsock"

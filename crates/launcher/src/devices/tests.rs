@@ -6,6 +6,7 @@ use crate::report::chain;
 use devices::dma::{self, Untranslated};
 use devices::pci::Function;
 use std::fs;
+use std::path::Path;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 fn config(text: &str) -> Devices {
@@ -81,6 +82,13 @@ fn what_cannot_be_had_is_told_by_its_table() {
     let (message, outcome) = refusal("[[net]]\ntap = 'lo'");
     assert!(message.starts_with("net 1 ([[net]], --net) cannot be had: "), "{message}");
     assert!(matches!(outcome, Outcome::Usage | Outcome::Host));
+    if !Path::new("/dev/vhost-net").exists() {
+        let (message, outcome) = refusal("[[net]]\ntap = 'lo'\nvhost = true");
+        let wanted = "net 1 ([[net]], --net) cannot have vhost: this host has no /dev/vhost-net; as root: modprobe vhost_net, or \
+                      leave vhost out: ";
+        assert!(message.starts_with(wanted), "{message}");
+        assert_eq!(outcome, Outcome::Host);
+    }
 }
 
 /// Two disks of one image that only its lock can tell, since the paths are one at a time.

@@ -5,6 +5,8 @@
 //!  tap ◀─writev── packets to send      Sender
 //! ```
 //!
+//! So by the card's own thread; `vhost` has the kernel do it.
+//!
 //! One pair of queues and no control queue. What the two ends know of checksums and segmentation in the header in
 //! front of each packet is theirs; nothing here looks into a packet.
 
@@ -15,9 +17,11 @@ mod tap;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod vhost;
 
 pub use counters::Counters;
 pub use tap::{Tap, TapError};
+pub use vhost::{Refused, VhostError, VhostNet};
 
 use super::{Activation, Backend, Device, Interrupts, Kind, NeedsReset, Outline};
 use rx::{Receiver, Turn};
@@ -26,6 +30,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tx::Sender;
+use vhost::{Kernel, KernelRings};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
     VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_ECN,
@@ -65,6 +70,8 @@ pub struct Net {
     name: String,
     mac: [u8; 6],
     shared: Arc<Shared>,
+    /// What runs the queues, if not a thread of ours.
+    vhost: Option<Arc<dyn Kernel>>,
 }
 
 /// What the card and its queues at work both need.
@@ -80,10 +87,16 @@ impl Net {
     #[must_use]
     pub fn new(name: &str, tap: Tap, mac: [u8; 6]) -> Self {
         let shared = Shared { tap, gone: AtomicBool::new(false), counters: Counters::default() };
-        Self { name: format!("net {name}"), mac, shared: Arc::new(shared) }
+        Self { name: format!("net {name}"), mac, shared: Arc::new(shared), vhost: None }
     }
 
-    /// What went through it.
+    /// The same card with queues that the kernel runs. It must not go through the host bridge's translation.
+    #[must_use]
+    pub fn with_vhost(self, vhost: VhostNet) -> Self {
+        Self { vhost: Some(Arc::new(vhost)), ..self }
+    }
+
+    /// What went through it; nothing that the kernel carried.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
@@ -137,6 +150,9 @@ impl Device for Net {
 
     fn activate(&self, activation: Activation) -> io::Result<Box<dyn Backend>> {
         self.shared.tap.begin(offloads(activation.features))?;
+        if let Some(kernel) = &self.vhost {
+            return Ok(Box::new(KernelRings::new(self.shared.clone(), kernel.clone(), activation)?));
+        }
         Ok(Box::new(Queues::new(self.shared.clone(), activation)))
     }
 }

@@ -3,6 +3,7 @@
 mod around;
 mod host;
 mod hostile;
+mod vhost;
 
 use super::*;
 use crate::dma::Memory;

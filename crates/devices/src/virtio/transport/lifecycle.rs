@@ -142,9 +142,12 @@ impl Lifecycle {
         let enabled = |(index, ring): (usize, &Option<Ring>)| ring.is_some().then_some(index);
         let enabled: Vec<_> = activation.rings.iter().enumerate().filter_map(enabled).collect();
         let doorbells = enabled.into_iter().map(|index| (index as u16, self.doorbells[index].clone()));
-        let doorbells = doorbells.collect();
+        let mut doorbells: Vec<_> = doorbells.collect();
         let name = self.device.name().to_owned();
-        let backend = self.device.activate(activation)?;
+        let mut backend = self.device.activate(activation)?;
+        if backend.take_doorbells(&doorbells)? {
+            doorbells.clear();
+        }
         self.host.workers.start(Work { name, backend, doorbells, interrupts: self.signals.clone() })
     }
 

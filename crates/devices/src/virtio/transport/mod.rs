@@ -12,6 +12,7 @@
 //! The status machine is drawn in `common.rs`, start and stop in `lifecycle.rs`. Always true: no access waits, and none can
 //! do more than break this device, which its reset repairs.
 
+mod calls;
 mod common;
 mod layout;
 mod lifecycle;
@@ -222,7 +223,7 @@ impl Function for VirtioPci {
             return;
         }
         if bar == layout::MSIX_BAR {
-            return self.signals.msix.write(offset, data);
+            return self.signals.change_messages(|msix| msix.write(offset, data));
         }
         match layout::place(offset, data.len()) {
             Some(Place::Common(at)) => self.lifecycle.write(at, data),
@@ -238,7 +239,7 @@ impl Function for VirtioPci {
     }
 
     fn set_message(&self, vector: u16, message: Message) {
-        self.signals.msix.set_message(vector, message);
+        self.signals.change_messages(|msix| msix.set_message(vector, message));
     }
 
     fn enable_messages(&self, enabled: bool) {
@@ -259,7 +260,7 @@ impl Function for VirtioPci {
         }
         let mut config = self.configuration();
         config.reset();
-        self.signals.msix.reset();
+        self.signals.change_messages(Msix::reset);
         self.reconfigure(&config);
         Ok(())
     }

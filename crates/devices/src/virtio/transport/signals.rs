@@ -3,14 +3,17 @@
 //! ```text
 //!  Backend ──used──▶ the queue's vector ──▶ Msix                        MSI-X on: no lock
 //!                    └─▶ ISR ──▶ pin, under a lock that keeps level and cause in step      MSI-X off
+//!  vhost ──an eventfd──▶ Calls ──▶ where the queue's vector leads, without a thread        MSI-X on, on KVM's controller
 //! ```
 //!
 //! Always true after any call: the pin is high exactly if the interrupt status register is not 0, MSI-X is off and the
 //! driver has not switched the pin off.
 
+use super::calls::Calls;
 use crate::pci::Msix;
 use crate::virtio::Interrupts;
 use irq::{Line, Messages};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,6 +26,7 @@ const ISR_CONFIG: u8 = 2;
 
 /// A function's ways to its driver.
 pub struct Signals {
+    /// Changed by [`Signals::change_messages`] alone.
     pub msix: Msix,
     isr: AtomicU8,
     /// Vectors are set by the driver and read by those who raise; nothing else is told by them, so all accesses to them are
@@ -32,6 +36,7 @@ pub struct Signals {
     generation: AtomicU8,
     needs_reset: AtomicBool,
     pin: Mutex<Pin>,
+    calls: Calls,
 }
 
 #[derive(Default)]
@@ -52,7 +57,23 @@ impl Signals {
             generation: AtomicU8::new(0),
             needs_reset: AtomicBool::new(false),
             pin: Mutex::default(),
+            calls: Calls::default(),
         }
+    }
+
+    /// Changes the messages. Nothing goes the way of before when this returns.
+    pub fn change_messages(&self, change: impl FnOnce(&Msix)) {
+        change(&self.msix);
+        self.update_calls();
+    }
+
+    fn update_calls(&self) {
+        self.calls.update(|queue| self.line(queue));
+    }
+
+    /// Where the interrupt of `queue` leads now, if it is a message.
+    fn line(&self, queue: u16) -> Option<Line> {
+        self.msix.line(self.queue_vector(queue.into()))
     }
 
     pub fn connect(&self, messages: Arc<dyn Messages>, line: Line) {
@@ -81,6 +102,7 @@ impl Signals {
     pub fn set_queue_vector(&self, queue: usize, vector: u16) {
         if let Some(held) = self.queue_vectors.get(queue) {
             held.store(self.existing(vector), Ordering::Relaxed);
+            self.update_calls();
         }
     }
 
@@ -112,7 +134,7 @@ impl Signals {
 
     /// Takes over message control, and whether the pin is switched off.
     pub fn configure(&self, control: u16, pin_disabled: bool) {
-        self.msix.set_control(control);
+        self.change_messages(|msix| msix.set_control(control));
         self.update_pin(|pin| pin.disabled = pin_disabled);
     }
 
@@ -122,6 +144,7 @@ impl Signals {
         for vector in &self.queue_vectors {
             vector.store(NO_VECTOR, Ordering::Relaxed);
         }
+        self.update_calls();
         self.needs_reset.store(false, Ordering::Release);
         self.take_isr();
     }
@@ -151,6 +174,10 @@ impl Interrupts for Signals {
         } else {
             self.raise_isr(ISR_QUEUE);
         }
+    }
+
+    fn lead(&self, queue: u16, call: Option<Arc<OwnedFd>>) {
+        self.calls.set(queue, call, |queue| self.line(queue));
     }
 
     fn config_changed(&self) {

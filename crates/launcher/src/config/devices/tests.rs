@@ -27,7 +27,10 @@ pub(in crate::config) fn full() -> Devices {
     };
     Devices {
         disks: vec![root, data],
-        nets: vec![Net { tap: "tap0".into(), mac: "52:54:00:ab:00:01".parse().unwrap(), iommu: true }],
+        nets: vec![
+            Net { tap: "tap0".into(), mac: "52:54:00:ab:00:01".parse().unwrap(), vhost: false, iommu: true },
+            Net { tap: "tap1".into(), mac: "52:54:00:ab:00:02".parse().unwrap(), vhost: true, iommu: false },
+        ],
         vsock: Some(Vsock { cid: 3, path: "/run/vm.vsock".into(), iommu: true }),
         rng: Some(Rng { iommu: true }),
         balloon: Some(Balloon {
@@ -49,6 +52,7 @@ fn a_person_sees_every_device() {
          disk 1   /vm/root.img\n\
          disk 2   /dev/vdb, readonly, direct, writethrough, iommu, id data-1, queues 1\n\
          net 1    tap0, mac 52:54:00:ab:00:01, iommu\n\
+         net 2    tap1, mac 52:54:00:ab:00:02, vhost\n\
          vsock    /run/vm.vsock, cid 3, iommu\n\
          rng      the host's, iommu\n\
          balloon  512M\n\
@@ -191,6 +195,11 @@ fn each_mistake_has_its_place() {
         (
             "[[net]]\ntap = 'a'\nmac = '52:54:00:00:00:0A'\n[[net]]\ntap = 'b'\nmac = '52:54:00:00:00:0a'",
             "net 1 and net 2 have the same mac (52:54:00:00:00:0a); each needs its own",
+        ),
+        (
+            "[[net]]\ntap = 'a'\nvhost = true\niommu = true",
+            "net 1 has both vhost and iommu, but the kernel knows none of the host bridge's translations; leave out one \
+             ([[net]], or --net)",
         ),
         (
             "[[disk]]\npath = '/a'\n[[disk]]\npath = '/b'\nid = 'x'\n[[disk]]\npath = '/c'\nid = 'x'",

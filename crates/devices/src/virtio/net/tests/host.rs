@@ -9,9 +9,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const GUEST: [u8; 4] = [10, 99, 0, 2];
-const HOST: [u8; 4] = [10, 99, 0, 1];
+pub const HOST: [u8; 4] = [10, 99, 0, 1];
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
-const PORT: u16 = 5001;
+pub const PORT: u16 = 5001;
 
 /// What a driver of today negotiates.
 const FEATURES: u64 = MERGED
@@ -24,7 +24,7 @@ const FEATURES: u64 = MERGED
     | bit(VIRTIO_NET_F_HOST_USO);
 
 /// Runs `test` on a thread in a new network namespace, or says why not.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
+pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
             return eprintln!("skipped: no network namespace of its own ({errno})");
@@ -43,7 +43,7 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
 }
 
 /// ip(8); `false` if there is none.
-fn ip(arguments: &str) -> bool {
+pub fn ip(arguments: &str) -> bool {
     match Command::new("ip").args(arguments.split(' ')).status() {
         Ok(status) => {
             assert!(status.success(), "ip {arguments}");
@@ -80,7 +80,7 @@ fn sum(data: &[u8]) -> u16 {
 
 /// A UDP packet to the host with virtio's header; its checksum is left to the other end, and if `segment` is not 0,
 /// so are segments of that many bytes.
-fn udp(to: [u8; 6], payload: &[u8], segment: u16) -> Vec<u8> {
+pub fn udp(to: [u8; 6], payload: &[u8], segment: u16) -> Vec<u8> {
     let length = 8 + payload.len() as u16;
     let mut ip = vec![0x45, 0];
     ip.extend((20 + length).to_be_bytes());

@@ -12,6 +12,7 @@ use crate::virtio::{Device, Running, Work, Workers};
 use irq::{Line, Message, Messages, Sink};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -44,6 +45,10 @@ pub fn eventually(what: impl Fn() -> bool) {
 pub struct Controller {
     /// By source: how often it was raised, and its level.
     sources: Mutex<BTreeMap<u32, (usize, bool)>>,
+    /// Whether it hears eventfds.
+    pub hears: AtomicBool,
+    /// The sources of eventfds.
+    bound: Mutex<BTreeMap<RawFd, u32>>,
 }
 
 impl Controller {
@@ -56,6 +61,13 @@ impl Controller {
     pub fn level(&self, gsi: u32) -> bool {
         self.sources.lock().unwrap().get(&gsi).is_some_and(|source| source.1)
     }
+
+    /// The sources that eventfds are bound to.
+    pub fn bound(&self) -> Vec<u32> {
+        let mut sources: Vec<_> = self.bound.lock().unwrap().values().copied().collect();
+        sources.sort_unstable();
+        sources
+    }
 }
 
 impl Sink for Controller {
@@ -63,6 +75,20 @@ impl Sink for Controller {
         let mut sources = self.sources.lock().unwrap();
         let source = sources.entry(gsi).or_default();
         *source = (source.0 + usize::from(level), level);
+        Ok(())
+    }
+
+    fn bind(&self, gsi: u32, event: BorrowedFd<'_>) -> io::Result<()> {
+        if !self.hears.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let before = self.bound.lock().unwrap().insert(event.as_raw_fd(), gsi);
+        assert_eq!(before, None, "an eventfd has one source");
+        Ok(())
+    }
+
+    fn unbind(&self, gsi: u32, event: BorrowedFd<'_>) -> io::Result<()> {
+        assert_eq!(self.bound.lock().unwrap().remove(&event.as_raw_fd()), Some(gsi), "not bound");
         Ok(())
     }
 }
