@@ -1,0 +1,61 @@
+/*
+ * One event into one nap, again and again:
+ *
+ *   first CPU   waits ──────────────── spins for the delay ── before() ── triggers ── waits until the round is done
+ *                      ▲                                         ┆            ▼               ▲
+ *   sleeper     announces the round ── H_CEDE ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─  interrupt ── says done
+ *
+ * An event that is lost leaves the sleeper to its decrementer, which ends the nap four seconds later.
+ */
+#include "phases.h"
+
+/* The round that the first CPU is ready for. */
+static uint64_t ready;
+
+static void sleep_through(void)
+{
+	for (uint64_t round = 1; wait_for(&ready, round); round++) {
+		const uint64_t wanted = this->events + 1;
+
+		set_decrementer(DECREMENTER_FAR);
+		this->announced_at = timebase();
+		set(this->announced, round);
+		do
+			nap();
+		while (this->events < wanted && !ending());
+		set(this->done, round);
+	}
+}
+
+/* Whether the round went well. */
+static bool play(const struct rounds *rounds, uint64_t round)
+{
+	uint64_t at;
+
+	set(ready, round);
+	if (!wait_for(&sleeper->announced, round)) {
+		fail("the sleeper does not come; round", round);
+		return false;
+	}
+	while (timebase() - sleeper->announced_at < sweep_delay(round - 1))
+		;
+	if (rounds->before && !rounds->before(round))
+		return false;
+	at = timebase();
+	xive_trigger(rounds->source);
+	if (!wait_for(&sleeper->done, round)) {
+		fail("an event was lost; round", round);
+		return false;
+	}
+	sweep_note(at - sleeper->announced_at, sleeper->event_at - at, at > sleeper->ceded_at);
+	return true;
+}
+
+void rounds_run(const struct rounds *rounds)
+{
+	set(ready, 0);
+	give_job(sleeper, sleep_through);
+	for (uint64_t round = 1; round <= rounds->count && play(rounds, round); round++)
+		;
+	end_jobs();
+}
