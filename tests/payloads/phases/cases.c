@@ -3,15 +3,15 @@
 
 void case_ipi(void)
 {
-	const struct rounds rounds = { sweep_rounds(), &sources[MAIN_SOURCE], NULL };
+	const struct rounds rounds = { .count = sweep_rounds(), .source = &sources[MAIN_SOURCE] };
 
 	rounds_run(&rounds);
 }
 
-/* Another source, of another priority: its events are in a queue of their own. */
+/* A source that is not the CPU's own. */
 void case_device_like(void)
 {
-	const struct rounds rounds = { sweep_rounds() / 4, &sources[OTHER_SOURCE], NULL };
+	const struct rounds rounds = { .count = sweep_rounds() / 4, .source = &sources[OTHER_SOURCE] };
 
 	rounds_run(&rounds);
 }

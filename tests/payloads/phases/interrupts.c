@@ -17,11 +17,11 @@ static void give_up(const char *what, uint64_t vector, uint64_t srr0, uint64_t s
 }
 
 /* Ends the source of every event that the queue has. */
-static uint64_t empty(struct xive_queue *queue)
+static uint64_t empty_queue(void)
 {
 	uint64_t events = 0;
 
-	for (uint32_t number; (number = xive_queue_next(queue)) != 0; events++) {
+	for (uint32_t number; (number = xive_queue_next(&this->queue)) != 0; events++) {
 		if (number >= SOURCES) {
 			fail("an event of a source that is none:", number);
 			continue;
@@ -36,13 +36,13 @@ static void external(uint64_t now)
 	const int priority = xive_accept();
 	uint64_t events = 0;
 
-	if (priority >= PRIORITIES)
+	if (priority >= 0 && priority != PRIORITY)
 		fail("an interrupt of priority", priority);
 	else if (get(this->blind))
 		for (unsigned number = MAIN_SOURCE; number < SOURCES; number++)
 			xive_end(&sources[number]);
-	else if (priority >= 0 && this->queues[priority].page)
-		events = empty(&this->queues[priority]);
+	else if (priority >= 0)
+		events = empty_queue();
 	xive_set_cppr(XIVE_CPPR_ALL);
 	if (!events) {
 		this->spurious++;

@@ -6,8 +6,8 @@
 
 enum { MAX_CPUS = 8, STACK_SIZE = 16 << 10 };
 
-/* Interrupts come with one of two priorities, each of which has a queue. */
-enum { MAIN_PRIORITY = 6, OTHER_PRIORITY = 5, PRIORITIES = 7 };
+/* All interrupts have Linux's priority: KVM wakes a CPU for one queue only (README.md). */
+enum { PRIORITY = 6 };
 
 /*
  * What a CPU tells the others, and what they tell it. Single words, each with one writer but where a comment says otherwise.
@@ -20,9 +20,9 @@ struct cpu {
 	void (*job)(void);
 	uint64_t starts;
 
-	/* Its queues: the first CPU puts new ones here while no event is under way. */
-	struct xive_queue queues[PRIORITIES];
-	/* Its queues hold nonsense: the sources are ended without looking there. Written by the first CPU. */
+	/* The first CPU puts a new one here while no event is under way. */
+	struct xive_queue queue;
+	/* The queue holds nonsense: the sources are ended without looking there. Written by the first CPU. */
 	bool blind;
 
 	/* Events taken, and when the last one's interrupt came; likewise the decrementer's. */
@@ -87,16 +87,16 @@ void set_decrementer(uint32_t ticks);
 /* One H_CEDE, with MSR[EE] off before and after. */
 void nap(void);
 
-/* sources.c: the two sources that are routed to the sleeper. Each wants an empty queue of its priority there. */
+/* sources.c: the two sources that are routed to the sleeper, and its queue. */
 enum { MAIN_SOURCE = 1, OTHER_SOURCE, SOURCES };
 extern struct xive_source sources[SOURCES];
 /* Finds the sources; false where there are none. */
 bool sources_init(void);
-/* Gives the sleeper's queues and routes the sources to it. */
+/* Gives the sleeper a fresh queue, on another page than the last one, and routes the sources to it. */
 bool sources_route(void);
-/* Gives the sleeper a fresh queue instead of the one it has, on another page. */
+/* Takes its queue away and gives it a fresh one. */
 bool replace_queue(void);
-uint32_t *main_page(void);
+uint32_t *queue_page(void);
 /* Whether a hypervisor call returned what it has to. */
 bool expect(const char *what, int64_t result, int64_t wanted);
 
@@ -119,7 +119,10 @@ void sweep_print_histogram(const char *name);
 struct rounds {
 	uint64_t count;
 	const struct xive_source *source;
-	/* What the first CPU does while the sleeper naps, before the event; false ends it. NULL for nothing. */
+	/*
+	 * What the first CPU does before a nap, and in it before the event. NULL for nothing; false ends the rounds.
+	 */
+	bool (*between)(uint64_t round);
 	bool (*before)(uint64_t round);
 };
 void rounds_run(const struct rounds *rounds);

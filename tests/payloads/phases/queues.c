@@ -1,7 +1,6 @@
 /* What a guest may do to a queue while its CPU naps: move it, lose it, lie about it, write there. */
 #include "phases.h"
 
-enum { H_INT_FLAGS_NONE = 0 };
 enum { NO_CPU = 0x7fe, NO_SOURCE = 0x7fffff };
 
 /* Every so many ticks of a scribbler's round the sleeper looks for itself. */
@@ -15,11 +14,12 @@ static bool replace(uint64_t round)
 
 void case_requeue(void)
 {
-	const struct rounds rounds = { sweep_rounds() / 4, &sources[MAIN_SOURCE], replace };
+	const struct rounds rounds = { .count = sweep_rounds() / 4, .source = &sources[MAIN_SOURCE], .before = replace };
 
 	rounds_run(&rounds);
 }
 
+/* While the sleeper is awake: KVM wakes no CPU that naps over a reset, before its decrementer does. */
 static bool reset_all(uint64_t round)
 {
 	(void)round;
@@ -28,7 +28,7 @@ static bool reset_all(uint64_t round)
 
 void case_reset(void)
 {
-	const struct rounds rounds = { sweep_rounds() / 8, &sources[MAIN_SOURCE], reset_all };
+	const struct rounds rounds = { .count = sweep_rounds() / 8, .source = &sources[MAIN_SOURCE], .between = reset_all };
 
 	rounds_run(&rounds);
 }
@@ -39,24 +39,24 @@ static const struct lie {
 	uint64_t args[5];
 	int64_t answer;
 } lies[] = {
-	{ "a queue's flags", H_INT_SET_QUEUE_CONFIG, { 2, 0, MAIN_PRIORITY, 0, 0 }, H_PARAMETER },
-	{ "a queue for no CPU", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, NO_CPU, MAIN_PRIORITY, 0, 0 }, H_P2 },
+	{ "a queue's flags", H_INT_SET_QUEUE_CONFIG, { 2, 0, PRIORITY, 0, 0 }, H_PARAMETER },
+	{ "a queue for no CPU", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, NO_CPU, PRIORITY, 0, 0 }, H_P2 },
 	{ "a queue of priority 7", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, 7, 0, 0 }, H_P3 },
 	{ "a queue of priority 255", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, 255, 0, 0 }, H_P3 },
 	{ "a queue of priority -1", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, -1, 0, 0 }, H_P3 },
-	{ "a queue beyond memory", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, MAIN_PRIORITY, 1ull << 45, 16 }, H_P4 },
-	{ "a queue at the end", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, MAIN_PRIORITY, -65536, 16 }, H_P4 },
-	{ "a queue at -1", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, MAIN_PRIORITY, -1, 16 }, H_P4 },
-	{ "a queue askew", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, MAIN_PRIORITY, 0x401000, 16 }, H_P4 },
-	{ "a queue of 4 KiB", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, MAIN_PRIORITY, 0x400000, 12 }, H_P5 },
-	{ "a queue of 2 MiB", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, MAIN_PRIORITY, 0x400000, 21 }, H_P5 },
-	{ "a queue of 2^64", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, MAIN_PRIORITY, 0x400000, 64 }, H_P5 },
-	{ "a queue of 2^-1", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, MAIN_PRIORITY, 0x400000, -1 }, H_P5 },
+	{ "a queue beyond memory", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, PRIORITY, 1ull << 45, 16 }, H_P4 },
+	{ "a queue at the end", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, PRIORITY, -65536, 16 }, H_P4 },
+	{ "a queue at -1", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, PRIORITY, -1, 16 }, H_P4 },
+	{ "a queue askew", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, PRIORITY, 0x401000, 16 }, H_P4 },
+	{ "a queue of 4 KiB", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, PRIORITY, 0x400000, 12 }, H_P5 },
+	{ "a queue of 2 MiB", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, PRIORITY, 0x400000, 21 }, H_P5 },
+	{ "a queue of 2^64", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, PRIORITY, 0x400000, 64 }, H_P5 },
+	{ "a queue of 2^-1", H_INT_SET_QUEUE_CONFIG, { XIVE_ALWAYS_NOTIFY, 0, PRIORITY, 0x400000, -1 }, H_P5 },
 	{ "no source", H_INT_GET_SOURCE_INFO, { 0, NO_SOURCE, 0, 0, 0 }, H_P2 },
-	{ "a route of no source", H_INT_SET_SOURCE_CONFIG, { XIVE_SET_EISN, NO_SOURCE, 0, MAIN_PRIORITY, 1 }, H_P2 },
-	{ "a route to no CPU", H_INT_SET_SOURCE_CONFIG, { XIVE_SET_EISN, 0, NO_CPU, MAIN_PRIORITY, 1 }, H_P3 },
+	{ "a route of no source", H_INT_SET_SOURCE_CONFIG, { XIVE_SET_EISN, NO_SOURCE, 0, PRIORITY, 1 }, H_P2 },
+	{ "a route to no CPU", H_INT_SET_SOURCE_CONFIG, { XIVE_SET_EISN, 0, NO_CPU, PRIORITY, 1 }, H_P3 },
 	{ "a route of priority 7", H_INT_SET_SOURCE_CONFIG, { XIVE_SET_EISN, 0, 0, 7, 1 }, H_P4 },
-	{ "a route with a wide number", H_INT_SET_SOURCE_CONFIG, { XIVE_SET_EISN, 0, 0, MAIN_PRIORITY, 1ull << 31 }, H_P5 },
+	{ "a route with a wide number", H_INT_SET_SOURCE_CONFIG, { XIVE_SET_EISN, 0, 0, PRIORITY, 1ull << 31 }, H_P5 },
 };
 
 /* The sleeper is lied about wherever a CPU is named by 0. */
@@ -77,7 +77,7 @@ static bool lie(uint64_t round)
 /* Each is refused, and the queue that is there goes on. */
 void case_lies(void)
 {
-	const struct rounds rounds = { 2 * sizeof(lies) / sizeof(lies[0]), &sources[MAIN_SOURCE], lie };
+	const struct rounds rounds = { .count = 2 * sizeof(lies) / sizeof(lies[0]), .source = &sources[MAIN_SOURCE], .before = lie };
 
 	rounds_run(&rounds);
 }
@@ -96,7 +96,7 @@ static void nap_in_nonsense(void)
 static void scribble(void)
 {
 	uint64_t random = random_start(2);
-	uint32_t *const page = main_page();
+	uint32_t *const page = queue_page();
 
 	for (unsigned i = 0; i < SCRIBBLES; i++) {
 		const uint64_t word = random_next(&random);
@@ -110,7 +110,7 @@ static void scribble(void)
 
 void case_scribble(void)
 {
-	const struct rounds rounds = { options.steps / 4, &sources[MAIN_SOURCE], NULL };
+	const struct rounds rounds = { .count = options.steps / 4, .source = &sources[MAIN_SOURCE] };
 
 	for (unsigned round = 0; round < SCRIBBLE_ROUNDS && !this->failure; round++) {
 		set(sleeper->blind, true);

@@ -1,9 +1,9 @@
 /*
  * One event into one nap, again and again:
  *
- *   first CPU   waits ──────────────── spins for the delay ── before() ── triggers ── waits until the round is done
- *                      ▲                                         ┆            ▼               ▲
- *   sleeper     announces the round ── H_CEDE ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─  interrupt ── says done
+ *   first CPU   between() ── waits ─── spins for the delay ── before() ── triggers ── waits until the round is done
+ *                     ▼        ▲                                             ▼               ▲
+ *   sleeper         waits ─ announces the round ── H_CEDE ─ ─ ─ ─ ─ ─ ─ ─  interrupt ── says done
  *
  * An event that is lost leaves the sleeper to its decrementer, which ends the nap four seconds later.
  */
@@ -32,6 +32,8 @@ static bool play(const struct rounds *rounds, uint64_t round)
 {
 	uint64_t at;
 
+	if (rounds->between && !rounds->between(round))
+		return false;
 	set(ready, round);
 	if (!wait_for(&sleeper->announced, round)) {
 		fail("the sleeper does not come; round", round);

@@ -1,20 +1,18 @@
 /*
- * The interrupts of the sleeper: two sources, each of a priority and so of a queue of its own. The sources are those that the
- * machine has for IPIs: the sleeper's own, and the first CPU's, which needs none.
+ * The interrupts of the sleeper: one queue, two sources. The sources are those that the machine has for IPIs: the sleeper's
+ * own, and the first CPU's, which needs none.
  */
 #include "phases.h"
 
 struct xive_source sources[SOURCES];
 
-static const uint8_t priorities[SOURCES] = { [MAIN_SOURCE] = MAIN_PRIORITY, [OTHER_SOURCE] = OTHER_PRIORITY };
+/* The queue is on them in turn. */
+static uint32_t pages[2][XIVE_QUEUE_SIZE / sizeof(uint32_t)] __attribute__((aligned(XIVE_QUEUE_SIZE)));
+static unsigned page_index;
 
-/* The main queue has two pages, which it is on in turn. */
-static uint32_t pages[3][XIVE_QUEUE_SIZE / sizeof(uint32_t)] __attribute__((aligned(XIVE_QUEUE_SIZE)));
-static unsigned main_index;
-
-uint32_t *main_page(void)
+uint32_t *queue_page(void)
 {
-	return pages[main_index];
+	return pages[page_index];
 }
 
 bool expect(const char *what, int64_t result, int64_t wanted)
@@ -35,28 +33,28 @@ bool sources_init(void)
 		expect("H_INT_GET_SOURCE_INFO returned", xive_source_find(&sources[OTHER_SOURCE], first), H_SUCCESS);
 }
 
-static bool give(uint8_t priority, uint32_t *page)
+static bool give_queue(void)
 {
-	xive_queue_begin(&sleeper->queues[priority], page);
-	return expect("H_INT_SET_QUEUE_CONFIG returned", xive_queue_give(sleeper->server, priority, page), H_SUCCESS);
+	page_index ^= 1;
+	xive_queue_begin(&sleeper->queue, queue_page());
+	return expect("H_INT_SET_QUEUE_CONFIG returned", xive_queue_give(sleeper->server, PRIORITY, queue_page()),
+		      H_SUCCESS);
 }
 
 bool sources_route(void)
 {
-	main_index ^= 1;
-	if (!give(MAIN_PRIORITY, main_page()) || !give(OTHER_PRIORITY, pages[2]))
+	if (!give_queue())
 		return false;
 	for (unsigned number = MAIN_SOURCE; number < SOURCES; number++)
 		if (!expect("H_INT_SET_SOURCE_CONFIG returned",
-			    xive_source_route(&sources[number], sleeper->server, priorities[number], number), H_SUCCESS))
+			    xive_source_route(&sources[number], sleeper->server, PRIORITY, number), H_SUCCESS))
 			return false;
 	return true;
 }
 
 bool replace_queue(void)
 {
-	const int64_t result = xive_queue_take_away(sleeper->server, MAIN_PRIORITY);
+	const int64_t result = xive_queue_take_away(sleeper->server, PRIORITY);
 
-	main_index ^= 1;
-	return expect("H_INT_SET_QUEUE_CONFIG of no queue returned", result, H_SUCCESS) && give(MAIN_PRIORITY, main_page());
+	return expect("H_INT_SET_QUEUE_CONFIG of no queue returned", result, H_SUCCESS) && give_queue();
 }

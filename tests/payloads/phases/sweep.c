@@ -99,10 +99,14 @@ void sweep_print_histogram(const char *name)
 	for (uint64_t bucket = 0; count && bucket <= BUCKETS; bucket++) {
 		const uint64_t from = options.width * bucket / BUCKETS, to = options.width * (bucket + 1) / BUCKETS;
 
+		const uint64_t length = sort_phases(from, bucket == BUCKETS ? UINT64_MAX : to);
+
+		if (!length)
+			continue;
 		print("phases: %s: phase", name);
 		print_us(" from ", from);
 		print(": ");
-		print_summary(sort_phases(from, bucket == BUCKETS ? UINT64_MAX : to));
+		print_summary(length);
 		print("\n");
 	}
 }
