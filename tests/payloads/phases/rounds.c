@@ -30,6 +30,7 @@ static void sleep_through(void)
 /* Whether the round went well. */
 static bool play(const struct rounds *rounds, uint64_t round)
 {
+	const uint64_t naps = sleeper->naps;
 	uint64_t at;
 
 	if (rounds->between && !rounds->between(round))
@@ -49,6 +50,9 @@ static bool play(const struct rounds *rounds, uint64_t round)
 		fail("an event was lost; round", round);
 		return false;
 	}
+	if (sleeper->event_at - at > options.late)
+		print("phases: late: in nap %lu of its round, called %ld us after the trigger\n", sleeper->naps - naps,
+		      (int64_t)(sleeper->ceded_at - at) / (int64_t)microseconds(1));
 	sweep_note(at - sleeper->announced_at, sleeper->event_at - at, at > sleeper->ceded_at);
 	return true;
 }

@@ -1,19 +1,19 @@
 /* Latencies by phase: how long after the announcement of a nap an event came, and how long it took to be taken. */
 #include "phases.h"
 
-enum { MAX_SAMPLES = 20000, BUCKETS = 20 };
+enum { MAX_SAMPLES = 20000, BUCKETS = 20, MAX_LATE = 10 };
 
 struct sweep_options options;
 
 static struct sample {
 	uint32_t phase, latency;
 } samples[MAX_SAMPLES];
-static uint64_t count, ceded_count;
+static uint64_t count, ceded_count, late_count;
 static uint32_t sorted[MAX_SAMPLES];
 
 void sweep_begin(void)
 {
-	count = ceded_count = 0;
+	count = ceded_count = late_count = 0;
 }
 
 uint64_t sweep_rounds(void)
@@ -35,8 +35,11 @@ static uint32_t narrow(uint64_t ticks)
 
 void sweep_note(uint64_t phase, uint64_t latency, bool ceded)
 {
-	if (latency > options.late && !get(this->failure)) {
-		print("phases: late: %lu us, at phase %lu us\n", latency / microseconds(1), phase / microseconds(1));
+	if (latency > options.late) {
+		late_count++;
+		if (late_count <= MAX_LATE)
+			print("phases: late: event %lu by %lu us, at phase %lu us\n", count, latency / microseconds(1),
+			      phase / microseconds(1));
 		fail("an event was late; us", latency / microseconds(1));
 	}
 	ceded_count += ceded;
