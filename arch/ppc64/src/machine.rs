@@ -9,8 +9,8 @@ use crate::layout;
 use crate::lpcr;
 use crate::own::Own;
 use crate::papr::ret::{H_BAD_MODE, H_CONTINUE};
-use crate::phb::Phb;
 use crate::phb::tce::TceTable;
+use crate::phb::{Mmio, Phb};
 use crate::plan::Plan;
 use crate::platform::Platform;
 use crate::tree_spec;
@@ -89,6 +89,12 @@ impl<V: Vm> Machine<V> {
             counters: Default::default(),
         };
         Self { plan, vm, images, populate: Some(Box::new(populate)), sources: Vec::new(), platform }
+    }
+
+    /// What counts the loads and stores that find nothing.
+    #[must_use]
+    pub fn mmio(&self) -> Arc<Mmio> {
+        Arc::clone(&self.platform.mmio)
     }
 
     fn boot(&self) -> Result<(), BootError> {
@@ -246,7 +252,7 @@ impl<V: Vm> Arch for Machine<V> {
             assist.reset();
         }
         if let Some(phb) = &self.platform.phb {
-            phb.reset();
+            phb.reset().map_err(|error| Fatal::Reset(Box::new(error)))?;
         }
         self.boot().map_err(|error| Fatal::Reset(Box::new(error)))?;
         let placement = self.images.placement();

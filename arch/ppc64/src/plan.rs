@@ -23,6 +23,8 @@ pub struct Wish {
     pub irqchip: Option<Irqchip>,
     /// Who handles H_CEDE and owns the interrupt controller.
     pub plane: Option<PlaneKind>,
+    /// The configuration sets `halt_poll_ns`, and not to 0.
+    pub polls: bool,
     /// The kernel's command line.
     pub cmdline: String,
 }
@@ -331,8 +333,19 @@ fn choose_plane(
         (Some(PlaneKind::Vmm), Ok(route)) => (Plane::Vmm(*route), "as asked".into()),
         (Some(PlaneKind::Vmm), Err(obstacle)) => return Err(PlanError::NoVmmPlane(obstacle.clone())),
         (Some(PlaneKind::Kernel), _) => (Plane::Kernel, "as asked".into()),
-        (None, Err(obstacle)) => (Plane::Kernel, format!("vmm is not possible: {obstacle}")),
-        (None, Ok(_)) => (Plane::Kernel, default_plane(wish, host).into()),
+        (None, cede) => match (cede, assist(wish, host, generation)) {
+            (_, Ok(plane)) if wish.polls => {
+                let why = "as halt_poll_ns is set, and Linux has no halt polling on POWER9 and later";
+                (plane, why.into())
+            }
+            (Err(obstacle), _) => (Plane::Kernel, format!("vmm and assist are not possible: {obstacle}")),
+            (Ok(_), Err(PlanError::NoAssistPlane(obstacle)))
+                if wish.polls && generation >= Generation::Power9 =>
+            {
+                (Plane::Kernel, format!("without halt polling: assist is not possible: {obstacle}"))
+            }
+            (Ok(_), assist) => (Plane::Kernel, default_plane(wish, host, assist.is_ok()).into()),
+        },
     };
     let name = match plane {
         Plane::Kernel => "kernel",
@@ -375,14 +388,17 @@ fn no_xive(host: &Host, generation: Generation) -> Option<&'static str> {
 }
 
 /// Why the kernel's plane is the default on this host. docs/benchmarks.md has the figures.
-fn default_plane(wish: &Wish, host: &Host) -> &'static str {
+fn default_plane(wish: &Wish, host: &Host, assist: bool) -> &'static str {
     match (host.generation, wish.threads) {
         (Generation::Power8, 1) => "KVM on POWER8 naps and polls by itself",
         (Generation::Power8, _) => {
             "on POWER8 an exit of one thread takes all threads of its core out of the guest"
         }
+        (Generation::Power9 | Generation::Power10, _) if assist => {
+            "it costs least where polling does not pay; assist is possible, and polls before it sleeps"
+        }
         (Generation::Power9 | Generation::Power10, _) => {
-            "its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps"
+            "its interrupt controller spares the guest exits; vmm is possible, and polls before it sleeps"
         }
     }
 }

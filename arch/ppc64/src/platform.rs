@@ -38,7 +38,7 @@ pub struct Platform {
     /// The PCI host bridge, when there is something behind it.
     pub phb: Option<Phb>,
     /// Loads and stores outside memory.
-    pub mmio: Mmio,
+    pub mmio: Arc<Mmio>,
     /// XIVE routes, when the guest has a XIVE.
     pub xive: Option<XiveRoutes>,
     /// What H_GET_CPU_CHARACTERISTICS answers; `None` where the host does not know.

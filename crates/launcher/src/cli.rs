@@ -262,7 +262,7 @@ pub struct VmFlags {
     /// A second console (virtio, hvc1): pty or file=PATH [default: none]
     #[arg(long, value_name = "WHERE", value_parser = second_console)]
     virtio_console: Option<ConsoleChoice>,
-    /// A disk, after those of the file: path=FILE, and readonly, direct, id=TEXT, iommu
+    /// A disk, after those of the file: path=FILE, and readonly, direct, writethrough, id=TEXT, iommu
     #[arg(long, value_name = "path=FILE,...", value_parser = |text: &str| device("disk", text))]
     disk: Vec<DeviceSettings>,
     /// A network card, after those of the file: tap=NAME, and mac=ADDRESS, iommu

@@ -29,7 +29,7 @@ pub use server::Server;
 pub use steering::{Load, Reloaded, Steering};
 
 use crate::config::TunableChanges;
-use protocol::Ballooned;
+use protocol::{Ballooned, Device};
 use vcore::{Snapshot, Tunables};
 
 /// What a VM offers to those who steer it. Called by several threads at once.
@@ -48,6 +48,12 @@ pub trait Control: Send + Sync {
 
     /// The figures of every vCPU, by number.
     fn vcpus(&self) -> Vec<VcpuStats>;
+
+    /// The figures of the devices that count, in the order of the bus.
+    fn devices(&self) -> Vec<Device>;
+
+    /// How many loads and stores of the guest's found nothing.
+    fn unclaimed_accesses(&self) -> u64;
 
     /// Brings every vCPU out of the guest and keeps it there. Done when it returns; nothing to do if it was
     /// done before.

@@ -13,12 +13,13 @@ use devices::console::ConsoleError;
 use kvm::ppc64::{CAPABILITIES, Signals, Vm, VmFd, probe};
 use kvm::{Kvm, OpenError, Parameters};
 use ppc64::boot::Placement;
+use ppc64::phb::Phb;
 use ppc64::{BootError, BootImages, Machine, MmuKind, Plan, PlanError, PlaneKind, Wish};
 use serde::Serialize;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock};
-use vcore::SharedTunables;
+use vcore::{SharedTunables, Tunables};
 use vmm::{Options, RunError};
 
 /// A guest could not be run, or not to its end.
@@ -112,6 +113,7 @@ fn wish(config: &VmConfig) -> Wish {
             PlaneChoice::Assist => Some(PlaneKind::Assist),
             PlaneChoice::Vmm => Some(PlaneKind::Vmm),
         },
+        polls: config.tunables.on(Tunables::NO_POLL).halt_poll_ns != 0,
         cmdline: config.boot.cmdline.clone(),
     }
 }
@@ -156,13 +158,14 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
     let devices = OpenDevices::open(&config.devices)?;
-    let balloon = devices.balloon();
+    let (balloon, cards) = (devices.balloon(), devices.cards());
     let (plane, polls) = (plan.spec.plane, plan.host.generation == Generation::Power8);
     let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;
     let figures = vm.figures();
     let console = Arc::new(host_console(&config.console, "the guest's console")?);
     let populate = move |memory| devices.bus(ppc64::phb::window::bus_ranges(), &memory);
     let machine = Machine::new(plan, vm, images, Arc::clone(&console), populate);
+    let mmio = machine.mmio();
     let tunables = Arc::<SharedTunables>::default();
     let steering = Arc::new(OnceLock::<Arc<Steering>>::new());
     let hangup = Arc::clone(&steering);
@@ -184,7 +187,8 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
         Plane::Assist(_) => Side::Own { plane: "assist", tunables },
         Plane::Kernel => Side::Kernel(HostTunables::new(Parameters::default(), polls), figures),
     };
-    let control = Arc::new(RunningVm::new(vm.handle(), side, balloon));
+    let control =
+        Arc::new(RunningVm::new(vm.handle(), side, balloon, cards, Box::new(move || mmio.unclaimed())));
     let steering = steering.get_or_init(|| Arc::new(Steering::new(control, config.clone(), load)));
     // Ends before the VM's threads do.
     let _server = match run_dir {
@@ -195,7 +199,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
 }
 
 /// The device tree that a configuration gives: this host's, or that of a bare-metal host of the generation
-/// that was named.
+/// that was named. Of the devices it has what the guest will find, and nothing of the host's is opened for them.
 ///
 /// # Errors
 /// When neither KVM nor a generation says what the machine is, or the images do not fit.
@@ -209,7 +213,10 @@ pub fn tree(config: &VmConfig) -> Result<Vec<u8>, PowerError> {
         Some(kernel) => BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?.placement(),
         None => Placement::NOMINAL,
     };
-    Ok(ppc64::dtb(&plan, &placement, &[], None)?)
+    let bus = OpenDevices::outline(&config.devices, ppc64::phb::window::bus_ranges());
+    let bus = bus.map_err(|source| HvError { call: "setting up the PCI devices", source })?;
+    let functions = Phb::new(bus, Arc::default()).map_or_else(Vec::new, |phb| phb.functions());
+    Ok(ppc64::dtb(&plan, &placement, &functions, None)?)
 }
 
 /// What `cede caps` says.

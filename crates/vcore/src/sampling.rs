@@ -6,13 +6,13 @@
 //! after some of its cedes, however many it makes in a second.
 //!
 //! ```text
-//!   unseen:  0 ──does not pay──▶ 1 ──▶ 3 ──▶ 7 ──▶ … ──▶ 255
+//!   unseen:  0 ──does not pay──▶ 1 ──▶ 3 ──▶ 7 ──▶ … ──▶ 63
 //!            ▲                   │     │     │            │
 //!            └───────pays────────┴─────┴─────┴────────────┘
 //! ```
 
 /// The most cedes that pass unseen between two that are looked at.
-pub const MOST_UNSEEN: u32 = 255;
+pub const MOST_UNSEEN: u32 = 63;
 
 /// How many cedes pass unseen before the next one is looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ mod tests {
             seen.push(sampling.unseen());
             sampling = sampling.after(false);
         }
-        assert_eq!(seen, [0, 1, 3, 7, 15, 31, 63, 127, 255, 255]);
+        assert_eq!(seen, [0, 1, 3, 7, 15, 31, 63, 63, 63, 63]);
         assert_eq!(sampling.after(true), Sampling::default());
     }
 }

@@ -62,6 +62,7 @@ path = "/vm/root.img"
 path = "/dev/vdb"
 readonly = true
 direct = true
+writethrough = true
 id = "data-1"
 iommu = true
 

@@ -1,12 +1,15 @@
 //! A running VM as the control socket sees it, on either plane.
 
 use super::kernel::{HostTunables, counters};
-use super::protocol::Ballooned;
+use super::protocol::{Ballooned, Device};
 use super::{Control, Inflate, VcpuStats};
 use crate::config::TunableChanges;
+use devices::virtio::Device as _;
 use devices::virtio::balloon::Balloon;
+use devices::virtio::net::Net;
 use kvm::ppc64::VcpuFigures;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use vcore::{SharedTunables, ThreadState, Tunables};
 use vmm::{Handle, VcpuStatus};
 
@@ -23,19 +26,46 @@ pub enum Side {
     Kernel(HostTunables, VcpuFigures),
 }
 
+/// A number that grows.
+pub type Count = Box<dyn Fn() -> u64 + Send + Sync>;
+
 /// The VM.
 pub struct RunningVm {
     handle: Handle,
     side: Side,
     balloon: Option<Arc<Balloon>>,
+    cards: Vec<Arc<Net>>,
+    unclaimed: Count,
 }
 
 impl RunningVm {
-    /// The VM behind `handle`.
+    /// The VM behind `handle`, with these devices to steer and to count; `unclaimed` is how many accesses found nothing.
     #[must_use]
-    pub fn new(handle: Handle, side: Side, balloon: Option<Arc<Balloon>>) -> Self {
-        Self { handle, side, balloon }
+    pub fn new(
+        handle: Handle,
+        side: Side,
+        balloon: Option<Arc<Balloon>>,
+        cards: Vec<Arc<Net>>,
+        unclaimed: Count,
+    ) -> Self {
+        Self { handle, side, balloon, cards, unclaimed }
     }
+}
+
+/// A card's figures, by their names.
+fn figures(card: &Net) -> Device {
+    let counters = card.counters();
+    let named = [
+        ("rx_packets", &counters.rx_packets),
+        ("rx_bytes", &counters.rx_bytes),
+        ("rx_dropped", &counters.rx_dropped),
+        ("tx_packets", &counters.tx_packets),
+        ("tx_bytes", &counters.tx_bytes),
+        ("tx_dropped", &counters.tx_dropped),
+    ];
+    // Each is a number for itself.
+    let named = named.map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)));
+    Device { device: card.name().to_owned(), counters: named.into() }
 }
 
 fn small(number: usize) -> u32 {
@@ -110,6 +140,14 @@ impl Control for RunningVm {
             }
         };
         self.handle.status().into_iter().enumerate().map(figures).collect()
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        self.cards.iter().map(|card| figures(card)).collect()
+    }
+
+    fn unclaimed_accesses(&self) -> u64 {
+        (self.unclaimed)()
     }
 
     fn pause(&self) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! A VM that is none behind a real socket.
 
 use super::client::{Client, ClientError, list};
-use super::protocol::{self, Ballooned, Command, Info, Paused, Stat, Tuned};
+use super::protocol::{self, Ballooned, Command, Device, Info, Paused, Stat, Tuned};
 use super::*;
 use crate::config::schema;
 use crate::config::{ConfigError, Settings, VmConfig};
@@ -22,6 +22,8 @@ struct Fake {
     refusal: Mutex<Option<&'static str>>,
     paused: AtomicBool,
     balloon: FakeBalloon,
+    devices: Mutex<Vec<Device>>,
+    unclaimed: AtomicU64,
 }
 
 /// Its guest gives half of what it is asked for.
@@ -71,6 +73,14 @@ impl Control for Fake {
         let busy =
             VcpuStats { vcpu: 1, thread: 1, state: "running".into(), halt_poll_ns: None, ..idle.clone() };
         vec![idle, busy]
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        self.devices.lock().unwrap().clone()
+    }
+
+    fn unclaimed_accesses(&self) -> u64 {
+        self.unclaimed.load(SeqCst)
     }
 
     fn pause(&self) -> Result<(), String> {
@@ -494,6 +504,38 @@ fn a_person_sees_a_table() {
     assert_eq!(
         show::list(&[Info { pid: 17, ..after.info }]),
         "name  pid  plane  vcpus  state\nvm    17   vmm    2      running"
+    );
+}
+
+/// A device has a row, and counters that another lacks; what was not there before has no rate.
+#[test]
+fn a_person_sees_the_devices_that_count() {
+    let base = tempfile::tempdir().unwrap();
+    let (_vm, fake) = serve(base.path(), "vm");
+    let device = |name: &str, counters: &[(&str, u64)]| Device {
+        device: name.into(),
+        counters: counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+    };
+    let stat = || ask::<Stat>(base.path(), "vm", &Command::Stat).unwrap();
+    let tail = |text: String| text.split_once("\n\n").unwrap().1.to_owned();
+
+    *fake.devices.lock().unwrap() =
+        vec![device("net tap0", &[("rx_packets", 4)]), device("x", &[("bytes", 1000)])];
+    fake.unclaimed.store(3, SeqCst);
+    let before = stat();
+    assert_eq!(
+        tail(show::totals(&before)),
+        "device    bytes  rx_packets\n\
+         net tap0      -           4\n\
+         x          1000           -\n\n\
+         unclaimed accesses  3"
+    );
+    *fake.devices.lock().unwrap() = vec![device("net tap0", &[("rx_packets", 104), ("bytes", 1)])];
+    let after = Stat { uptime_ns: before.uptime_ns + 10_000_000_000, ..stat() };
+    assert_eq!(
+        tail(show::rates(&before, &after).unwrap()),
+        "device    bytes  rx_packets\n\
+         net tap0      -          10"
     );
 }
 
