@@ -25,7 +25,7 @@ static const struct phases_case cases[] = {
 	{ "two-threads", case_two_threads, true },
 };
 
-enum { WIDTH_US = 2000, STEPS = 400, PASSES = 2, LATE_US = 500000 };
+enum { WIDTH_US = 4000, STEPS = 400, PASSES = 2, LATE_US = 500000 };
 
 /* Whether the names behind `test=` have this one. */
 static bool is_wanted(const char *name)
