@@ -6,7 +6,6 @@
 
 enum { LIMIT_SECONDS = 20 };
 
-/* A register's size is one cell, its number in the list is its number to the hypervisor. */
 enum { H_REGISTER_VPA = 0xdc };
 enum { VPA_SIZE = 640, VPA_LENGTH_AT = 4, VPA_SPACING = 4096 };
 #define VPA_REGISTER (1ull << 45)
@@ -105,6 +104,7 @@ bool cpu_start(struct cpu *cpu)
 	const uint32_t args[3] = { cpu->server, real(secondary_entry), real(cpu) };
 	const int32_t status = rtas_call(start_cpu_token, 3, args, 1, NULL);
 
+	set(end, 0);
 	if (status != 0)
 		fail("start-cpu returned", status);
 	else if (!wait_for(&cpu->starts, 1))
