@@ -3,8 +3,8 @@
  * lets a CPU sleep. It needs XIVE and two CPUs.
  *
  * Boot arguments: test= (names of the cases to run, with commas between them; without it all), width= (how far the events
- * are spread behind the announcement of a nap, in us), steps= and passes= (how many there are), late= (what no event may take, in us),
- * histogram=1 (print latencies by phase).
+ * are spread behind the announcement of a nap, in us), steps= and passes= (how many there are), late= (what no event may take, in us), nap=
+ * (when the decrementer ends a nap whose event was lost, in us), lost= (how many may be lost in a case), histogram=1 (print latencies by phase).
  */
 #include "phases/phases.h"
 
@@ -25,7 +25,7 @@ static const struct phases_case cases[] = {
 	{ "two-threads", case_two_threads, true },
 };
 
-enum { WIDTH_US = 4000, STEPS = 400, PASSES = 2, LATE_US = 500000 };
+enum { WIDTH_US = 4000, STEPS = 400, PASSES = 2, LATE_US = 500000, NAP_US = 4000000 };
 
 /* Whether the names behind `test=` have this one. */
 static bool is_wanted(const char *name)
@@ -96,6 +96,8 @@ static void set_up(void)
 	cpus_init();
 	options = (struct sweep_options){
 		.width = microseconds(boot_argument("width", WIDTH_US)),
+		.nap = microseconds(boot_argument("nap", NAP_US)),
+		.lost = boot_argument("lost", 0),
 		.steps = boot_argument("steps", STEPS),
 		.passes = boot_argument("passes", PASSES),
 		.late = microseconds(boot_argument("late", LATE_US)),

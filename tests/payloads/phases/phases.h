@@ -102,7 +102,8 @@ bool expect(const char *what, int64_t result, int64_t wanted);
 
 /* sweep.c: latencies by phase, and what is said of them. */
 struct sweep_options {
-	uint64_t width, steps, passes, late;	/* ticks, but for steps and passes */
+	uint64_t width, late, nap;	/* ticks */
+	uint64_t steps, passes, lost;	/* how many; of events in a case that may be lost */
 	bool histogram;
 };
 extern struct sweep_options options;
@@ -112,6 +113,8 @@ uint64_t sweep_rounds(void);
 uint64_t sweep_delay(uint64_t round);
 /* An event that came `phase` ticks after the announcement, and was late by so much; whether the vCPU had called H_CEDE. */
 void sweep_note(uint64_t phase, uint64_t latency, bool ceded);
+/* An event that did not end its nap: the decrementer did. */
+void sweep_lose(void);
 void sweep_print(const char *name);
 void sweep_print_histogram(const char *name);
 

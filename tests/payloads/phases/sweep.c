@@ -8,12 +8,12 @@ struct sweep_options options;
 static struct sample {
 	uint32_t phase, latency;
 } samples[MAX_SAMPLES];
-static uint64_t count, ceded_count, late_count;
+static uint64_t count, ceded_count, late_count, lost_count;
 static uint32_t sorted[MAX_SAMPLES];
 
 void sweep_begin(void)
 {
-	count = ceded_count = late_count = 0;
+	count = ceded_count = late_count = lost_count = 0;
 }
 
 uint64_t sweep_rounds(void)
@@ -45,6 +45,12 @@ void sweep_note(uint64_t phase, uint64_t latency, bool ceded)
 	ceded_count += ceded;
 	if (count < MAX_SAMPLES)
 		samples[count++] = (struct sample){ narrow(phase), narrow(latency) };
+}
+
+void sweep_lose(void)
+{
+	if (++lost_count > options.lost)
+		fail("events that the decrementer had to help:", lost_count);
 }
 
 static void print_us(const char *before, uint64_t ticks)
@@ -94,7 +100,10 @@ void sweep_print(const char *name)
 		return;
 	print("phases: %s: ", name);
 	print_summary(sort_phases(0, UINT64_MAX));
-	print(", %lu of them after H_CEDE was called\n", ceded_count);
+	print(", %lu of them after H_CEDE was called", ceded_count);
+	if (lost_count)
+		print("; %lu more that the decrementer had to help", lost_count);
+	print("\n");
 }
 
 void sweep_print_histogram(const char *name)

@@ -8,38 +8,43 @@ use super::vmm_plane::figure;
 use super::{Body, Scenario};
 use crate::host::LabHost;
 
-/// Polls of three seconds, from the second cede on; the decrementer is more than four away.
-const POLLING: &str = "--vcore 'halt_poll_ns=3000000000 halt_poll_ns_grow_start=3000000000'";
+/// Polls of two seconds, from the second cede on.
+const POLLING: &str = "--vcore 'halt_poll_ns=2000000000 halt_poll_ns_grow_start=2000000000'";
 
-/// No event may take half of a poll.
-const CMDLINE: &str = "late=1500000 steps=200 passes=2";
+/// No event may take half of a poll; a nap lasts longer than one. What KVM loses on an emulated POWER10 whoever polls, the
+/// decrementer finds.
+fn cmdline(host: Host) -> String {
+    let lost = if host == Host::Powernv10 { " lost=100" } else { "" };
+    format!("late=1000000 nap=2500000 steps={ROUNDS} passes=1{lost}")
+}
 
 /// Events of the case `ipi`, one to a nap.
-const ROUNDS: u64 = 200 * 2;
+const ROUNDS: u64 = 200;
 
 pub(super) fn table() -> Vec<Scenario> {
-    let mut table = Vec::new();
-    for host in [Host::Powernv9, Host::Powernv10] {
-        table.extend([
-            Scenario::at(host, "phases_two_cpus", Body::Steps(|host| phases(host, "--cpus 2"))),
-            Scenario::at(host, "phases_threads", Body::Steps(|host| phases(host, "--cpus 4 --threads 2"))),
-        ]);
-    }
-    table
+    use Host::{Powernv9, Powernv10};
+    let scenario = |host, title, body| Scenario::at(host, title, Body::Steps(body));
+    vec![
+        scenario(Powernv9, "phases_two_cpus", |lab| phases(lab, Powernv9, "--cpus 2")),
+        scenario(Powernv9, "phases_threads", |lab| phases(lab, Powernv9, "--cpus 4 --threads 2")),
+        scenario(Powernv10, "phases_two_cpus", |lab| phases(lab, Powernv10, "--cpus 2")),
+        scenario(Powernv10, "phases_threads", |lab| phases(lab, Powernv10, "--cpus 4 --threads 2")),
+    ]
 }
 
 /// All cases pass, and the events of the first one met polls.
-fn phases(host: &mut LabHost, flags: &str) -> Result<()> {
-    host.start(&format!(
-        "--plane assist {POLLING} {flags} --name ada --kernel /lab/phases --cmdline '{CMDLINE}'"
+fn phases(lab: &mut LabHost, host: Host, flags: &str) -> Result<()> {
+    let cmdline = cmdline(host);
+    lab.start(&format!(
+        "--plane assist {POLLING} {flags} --name ada --kernel /lab/phases --cmdline '{cmdline}'"
     ))?;
-    host.expect("phases: ipi: ok\n")?;
+    lab.expect("phases: ipi: ok\n")?;
     // On a busy machine a poll ends when another task wants the CPU, so by far not every nap is polled.
     for name in ["halt_attempted_poll", "halt_successful_poll"] {
-        let polls = figure(host, name)?;
+        let polls = figure(lab, name)?;
         ensure!(polls >= ROUNDS / 20, "{name} is {polls} after {ROUNDS} naps");
     }
-    let ended = host.wait()?;
+    let ended = lab.wait()?;
     ensure!(ended.code == 0, "cede ended with {}", ended.code);
     let threads = flags.contains("--threads");
     for case in ["device-like", "decrementer", "requeue", "reset", "lies", "scribble", "two-threads"] {
