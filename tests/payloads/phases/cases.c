@@ -45,7 +45,7 @@ void case_decrementer(void)
 		}
 		latency = sleeper->decrementer_at - sleeper->announced_at;
 		/* It may come early by what its timer rounds. */
-		sweep_note(sweep_delay(round), latency < 0 ? 0 : latency, sleeper->announced_at > sleeper->ceded_at);
+		sweep_note(sweep_delay(round), latency < 0 ? 0 : latency, latency, sleeper->announced_at > sleeper->ceded_at);
 		set(this->done, round + 1);
 	}
 	end_jobs();

@@ -111,8 +111,11 @@ void sweep_begin(void);
 /* The delay of a round. Steps are even over the width; each pass lies between the steps of the ones before. */
 uint64_t sweep_rounds(void);
 uint64_t sweep_delay(uint64_t round);
-/* An event that came `phase` ticks after the announcement, and was late by so much; whether the vCPU had called H_CEDE. */
-void sweep_note(uint64_t phase, uint64_t latency, bool ceded);
+/*
+ * An event that came `phase` ticks after the announcement, and how long it took to be taken, at most and at least; whether H_CEDE had
+ * been called.
+ */
+void sweep_note(uint64_t phase, uint64_t latency, int64_t overdue, bool ceded);
 /* An event that did not end its nap: the decrementer did. */
 void sweep_lose(void);
 void sweep_print(const char *name);

@@ -32,7 +32,8 @@ static void sleep_through(void)
 static bool play(const struct rounds *rounds, uint64_t round)
 {
 	const uint64_t naps = sleeper->naps, decrementers = sleeper->decrementers;
-	uint64_t at;
+	uint64_t at, triggered;
+	int64_t overdue;
 
 	if (rounds->between && !rounds->between(round))
 		return false;
@@ -47,6 +48,7 @@ static bool play(const struct rounds *rounds, uint64_t round)
 		return false;
 	at = timebase();
 	xive_trigger(rounds->source);
+	triggered = timebase();
 	if (!wait_for(&sleeper->done, round)) {
 		fail("an event was lost; round", round);
 		return false;
@@ -55,10 +57,12 @@ static bool play(const struct rounds *rounds, uint64_t round)
 		sweep_lose();
 		return true;
 	}
-	if (sleeper->event_at - at > options.late)
+	/* A first CPU that stood still before it triggered makes no event late. */
+	overdue = sleeper->event_at - triggered;
+	if (overdue > (int64_t)options.late)
 		print("phases: late: in nap %lu of its round, called %ld us after the trigger\n", sleeper->naps - naps,
 		      (int64_t)(sleeper->ceded_at - at) / (int64_t)microseconds(1));
-	sweep_note(at - sleeper->announced_at, sleeper->event_at - at, at > sleeper->ceded_at);
+	sweep_note(at - sleeper->announced_at, sleeper->event_at - at, overdue, at > sleeper->ceded_at);
 	return true;
 }
 

@@ -33,14 +33,14 @@ static uint32_t narrow(uint64_t ticks)
 	return ticks > UINT32_MAX ? UINT32_MAX : ticks;
 }
 
-void sweep_note(uint64_t phase, uint64_t latency, bool ceded)
+void sweep_note(uint64_t phase, uint64_t latency, int64_t overdue, bool ceded)
 {
-	if (latency > options.late) {
+	if (overdue > (int64_t)options.late) {
 		late_count++;
 		if (late_count <= MAX_LATE)
-			print("phases: late: event %lu by %lu us, at phase %lu us\n", count, latency / microseconds(1),
+			print("phases: late: event %lu by %lu us, at phase %lu us\n", count, overdue / microseconds(1),
 			      phase / microseconds(1));
-		fail("an event was late; us", latency / microseconds(1));
+		fail("an event was late; us", overdue / microseconds(1));
 	}
 	ceded_count += ceded;
 	if (count < MAX_SAMPLES)
