@@ -4,25 +4,26 @@
  *
  * Boot arguments: test= (names of the cases to run, with commas between them; without it all), width= (how far the events
  * are spread behind the announcement of a nap, in us), steps= and passes= (how many there are), late= (what no event may take, in us), nap=
- * (when the decrementer ends a nap whose event was lost, in us), lost= (how many may be lost in a case), histogram=1 (print latencies by phase).
+ * (when the decrementer ends a nap whose event was lost, in us), lost= (how many may be lost in a case; and
+ * behind a comma, in one that moves the queue of a CPU that naps), histogram=1 (print latencies by phase).
  */
 #include "phases/phases.h"
 
 struct phases_case {
 	const char *name;
 	void (*run)(void);
-	bool needs_sibling;
+	bool needs_sibling, moves_queue;
 };
 
 static const struct phases_case cases[] = {
-	{ "ipi", case_ipi, false },
-	{ "device-like", case_device_like, false },
-	{ "decrementer", case_decrementer, false },
-	{ "requeue", case_requeue, false },
-	{ "reset", case_reset, false },
-	{ "lies", case_lies, false },
-	{ "scribble", case_scribble, false },
-	{ "two-threads", case_two_threads, true },
+	{ "ipi", case_ipi, false, false },
+	{ "device-like", case_device_like, false, false },
+	{ "decrementer", case_decrementer, false, false },
+	{ "requeue", case_requeue, false, true },
+	{ "reset", case_reset, false, false },
+	{ "lies", case_lies, false, false },
+	{ "scribble", case_scribble, false, false },
+	{ "two-threads", case_two_threads, true, false },
 };
 
 enum { WIDTH_US = 4000, STEPS = 400, PASSES = 2, LATE_US = 500000, NAP_US = 4000000 };
@@ -63,7 +64,7 @@ static bool passes(const struct phases_case *one)
 
 	for (unsigned i = 0; i < cpu_count; i++)
 		set(cpus[i].failure, NULL);
-	sweep_begin();
+	sweep_begin(options.lost[one->moves_queue]);
 	if (one->needs_sibling && !sibling) {
 		print("phases: %s: ok, skipped, no sibling thread\n", one->name);
 		return true;
@@ -97,12 +98,12 @@ static void set_up(void)
 	options = (struct sweep_options){
 		.width = microseconds(boot_argument("width", WIDTH_US)),
 		.nap = microseconds(boot_argument("nap", NAP_US)),
-		.lost = boot_argument("lost", 0),
 		.steps = boot_argument("steps", STEPS),
 		.passes = boot_argument("passes", PASSES),
 		.late = microseconds(boot_argument("late", LATE_US)),
 		.histogram = boot_argument("histogram", 0),
 	};
+	boot_arguments("lost", options.lost, 2);
 	print("phases: %u cpus\n", cpu_count);
 	if (!sleeper)
 		fail("it takes two cpus, there are", cpu_count);

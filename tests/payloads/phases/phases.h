@@ -103,11 +103,13 @@ bool expect(const char *what, int64_t result, int64_t wanted);
 /* sweep.c: latencies by phase, and what is said of them. */
 struct sweep_options {
 	uint64_t width, late, nap;	/* ticks */
-	uint64_t steps, passes, lost;	/* how many; of events in a case that may be lost */
+	uint64_t steps, passes;
+	/* How many events may be lost: in a case, and in one that moves the queue of a CPU that naps. */
+	uint64_t lost[2];
 	bool histogram;
 };
 extern struct sweep_options options;
-void sweep_begin(void);
+void sweep_begin(uint64_t may_lose);
 /* The delay of a round. Steps are even over the width; each pass lies between the steps of the ones before. */
 uint64_t sweep_rounds(void);
 uint64_t sweep_delay(uint64_t round);

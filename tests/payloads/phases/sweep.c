@@ -8,11 +8,12 @@ struct sweep_options options;
 static struct sample {
 	uint32_t phase, latency;
 } samples[MAX_SAMPLES];
-static uint64_t count, ceded_count, late_count, lost_count;
+static uint64_t count, ceded_count, late_count, lost_count, lost_limit;
 static uint32_t sorted[MAX_SAMPLES];
 
-void sweep_begin(void)
+void sweep_begin(uint64_t may_lose)
 {
+	lost_limit = may_lose;
 	count = ceded_count = late_count = lost_count = 0;
 }
 
@@ -49,7 +50,7 @@ void sweep_note(uint64_t phase, uint64_t latency, int64_t overdue, bool ceded)
 
 void sweep_lose(void)
 {
-	if (++lost_count > options.lost)
+	if (++lost_count > lost_limit)
 		fail("events that the decrementer had to help:", lost_count);
 }
 
