@@ -12,6 +12,7 @@ mod native;
 mod net;
 mod oracle;
 mod payloads;
+mod phases;
 mod refusals;
 mod terminal;
 mod vmm_plane;
@@ -131,6 +132,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(net::table());
     all.extend(oracle::table());
     all.extend(payloads::table());
+    all.extend(phases::table());
     all.extend(refusals::table());
     all.extend(terminal::table());
     all.extend(vmm_plane::table());

@@ -115,7 +115,7 @@ fn configure(host: &mut LabHost, halt_poll_ns: u32) -> Result<()> {
 }
 
 /// One of the figures of all vCPUs in `cede stat --json`.
-fn figure(host: &mut LabHost, name: &str) -> Result<u64> {
+pub(super) fn figure(host: &mut LabHost, name: &str) -> Result<u64> {
     let text = host.ok("cede stat ada --json")?;
     let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))?;
     let vcpus = value["vcpus"].as_array().with_context(|| format!("no vCPUs: {text}"))?;
