@@ -32,7 +32,7 @@ fn card() -> Option<Card> {
         return None;
     }
     let net = Net::new("t0", tap, [0x52, 0x54, 0, 0x12, 0x34, 0x56]).with_vhost(vhost);
-    let machine = Machine::new(Arc::new(net), Arc::new(Threads::for_each()));
+    let machine = Machine::new(Arc::new(net), Arc::new(Threads::for_each(0)));
     let driver = Driver::probe(&machine);
     driver.enable_msix(&machine);
     Some(Card { machine, driver })

@@ -111,7 +111,7 @@ impl Bench {
         tap.set_nonblocking(true).unwrap();
         let net = Net::new("tap0", Tap::stand_in(tap), [0x52, 0x54, 0, 0, 0, 1]);
         let net = Net { vhost: Some(kernel.clone()), ..net };
-        let machine = machine(Arc::new(net), Arc::new(Threads::for_each()));
+        let machine = machine(Arc::new(net), Arc::new(Threads::for_each(0)));
         let driver = Driver::probe(&machine);
         driver.enable_msix(&machine);
         Self { machine, kernel, driver }
