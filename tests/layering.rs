@@ -11,7 +11,7 @@ use std::process::Command;
 const ARROWS: &[(&str, &[&str])] = &[
     ("cede-vcore", &[]),
     ("cede-fdt", &[]),
-    ("cede-arch-api", &[]),
+    ("cede-arch-api", &["cede-vcore"]),
     ("cede-irq", &["cede-vcore"]),
     ("cede-devices", &["cede-irq"]),
     ("cede-kvm", &["cede-arch-api"]),

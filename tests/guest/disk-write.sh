@@ -1,7 +1,7 @@
 # disk-write.sh MIB: writes a file of so many MiB in random order, each block with its place and checksum in it, and flushes it; then
 # writes on without end, and waits to be killed.
 rm -f /root/flushed /root/unflushed
-fio --eta=never --name=flushed --filename=/root/flushed --rw=randwrite --bs=64k --size="$1"M --randrepeat=1 --verify=crc32c --do_verify=0 \
+fio --eta=never --name=flushed --filename=/root/flushed --rw=randwrite --bs=1M --size="$1"M --randrepeat=1 --verify=xxhash --do_verify=0 \
     --end_fsync=1 --output=/tmp/fio || cat /tmp/fio
 sync
 echo "disk: flushed"

@@ -9,13 +9,16 @@
 //!  Idle ────────────► Idle   Idle ────────► Guest runs ──────► Idle
 //!                                            │  sh, type_in, expect
 //! ```
-//! The guest's console input is a FIFO that the shell holds open, so the shell stays free while the guest runs. Beside the
-//! guest there may be a peer, which nobody types to. Its lines go to the shell's stream with a mark before each.
+//! The guest's console input is a FIFO that the shell holds open, so the shell stays free while the guest runs. A shell of its own
+//! waits for the end of `cede run` and then prints a line with the exit code behind the guest's output: so whoever waits for a text
+//! learns at once that it will not come. Beside the guest there may be a peer, which nobody types to. Its lines go to the shell's
+//! stream with a mark before each, and its end is a line there.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use xtask::lab::{Event, Host, Run, RunError, Session, Stream, root};
 
 /// Files that every host gets, as (source, name below /lab).
@@ -26,6 +29,9 @@ const PRELUDE: &str = "exec 3>&1 1>&2; cat /lab/initrd /lab/scripts.cpio >/tmp/i
 
 /// Begins each line of the peer.
 const PEER: &str = "@peer ";
+
+/// Begins the line behind the peer's last, and comes before its exit code.
+const PEER_END: &str = "\n@peer end ";
 
 /// The disks that every host has, as copies of the lab's root disk: `/dev/lab/NAME`.
 const DISKS: [&str; 2] = ["a", "b"];
@@ -44,6 +50,8 @@ pub struct LabHost {
     session: Session,
     guest: Output,
     shell: Output,
+    /// Begins the line behind the guest's last, and comes before its exit code.
+    end: String,
     /// Where the peer begins in the shell's stream.
     peer: usize,
     commands: u32,
@@ -58,7 +66,9 @@ impl LabHost {
         let run = DISKS.iter().fold(run, |run, name| run.block(&disk, name));
         let session = run.start()?;
         let (guest, shell) = (Output::default(), Output::default());
-        let mut host = LabHost { session, guest, shell, peer: 0, commands: 0 };
+        let mut host = LabHost { session, guest, shell, end: String::new(), peer: 0, commands: 0 };
+        // No guest yet: a line that nothing prints.
+        host.end = host.marker();
         let ended = host.sh(PRELUDE)?;
         ensure!(ended.code == 0, "the host's shell cannot prepare the initrd: {}", ended.text);
         Ok(host)
@@ -79,11 +89,9 @@ impl LabHost {
         let line = format!("{{ {script}\n}} </dev/null; printf '\\n{marker} %d\\n' $? >&2\n");
         self.session.send(line.as_bytes())?;
         let found = self.wait_for(Stream::Err, &format!("\n{marker} "), from)?;
-        let end = self.wait_for(Stream::Err, "\n", found.end)?;
+        let code = self.code(Stream::Err, found.end)?;
         let text = normal(&self.shell.bytes[from..found.start]);
         let text: String = text.split_inclusive('\n').filter(|line| !line.starts_with(PEER)).collect();
-        let code = normal(&self.shell.bytes[found.end..end.start]);
-        let code = code.trim().parse().with_context(|| format!("no exit code: {code:?}"))?;
         Ok(Ended { code, text })
     }
 
@@ -97,8 +105,12 @@ impl LabHost {
     /// Starts `cede run` with `arguments`, as the shell reads them; `$pid` is its process from here on.
     pub fn start(&mut self, arguments: &str) -> Result<()> {
         self.guest.mark();
+        let marker = self.marker();
+        self.end = format!("\n{marker} ");
         self.ok(&format!(
-            "rm -f /tmp/keys; mkfifo /tmp/keys; cede run {arguments} </tmp/keys >&3 2>&3 3>&- & pid=$!; exec 4>/tmp/keys"
+            "rm -f /tmp/keys /tmp/pid; mkfifo /tmp/keys /tmp/pid; \
+             {{ cede run {arguments} </tmp/keys >&3 2>&3 3>&- & echo $! >/tmp/pid; wait $!; printf '\\n{marker} %d\\n' $? >&3; }} & \
+             waiter=$!; exec 4>/tmp/keys; read -r pid </tmp/pid"
         ))?;
         Ok(())
     }
@@ -109,24 +121,30 @@ impl LabHost {
         Ok(())
     }
 
-    /// Waits until the guest has printed `text`, behind what an earlier call found; gives what it printed up to there.
+    /// Waits until the guest has printed `text`, behind what an earlier call found; gives what it printed up to there. A `cede run` that
+    /// ends without having printed it is an error.
     pub fn expect(&mut self, text: &str) -> Result<String> {
         let from = self.guest.seen;
-        let found =
-            self.wait_for(Stream::Out, text, from).with_context(|| format!("waiting for {text:?}"))?;
-        self.guest.seen = found.end;
-        Ok(normal(&self.guest.bytes[from..found.end]))
+        let end = self.end.clone();
+        let found = self.wait_for_either(Stream::Out, text, &end, from);
+        let Found { first, range } = found.with_context(|| format!("waiting for {text:?}"))?;
+        if !first {
+            let code = self.code(Stream::Out, range.end)?;
+            bail!("cede ended with {code} before there was {text:?}");
+        }
+        self.guest.seen = range.end;
+        Ok(normal(&self.guest.bytes[from..range.end]))
     }
 
     /// Waits for the end of the guest's process; gives all that it printed.
     pub fn wait(&mut self) -> Result<Ended> {
         let from = self.guest.start;
-        let marker = self.marker();
-        let ended =
-            self.sh(&format!("wait $pid; code=$?; exec 4>&-; printf '\\n{marker}\\n' >&3; (exit $code)"))?;
-        let found = self.wait_for(Stream::Out, &format!("\n{marker}\n"), from)?;
-        self.guest.seen = found.end;
-        Ok(Ended { code: ended.code, text: normal(&self.guest.bytes[from..found.start]) })
+        let end = self.end.clone();
+        let found = self.wait_for(Stream::Out, &end, from)?;
+        let code = self.code(Stream::Out, found.end)?;
+        self.guest.seen = self.guest.bytes.len();
+        self.sh("wait $waiter; exec 4>&-")?;
+        Ok(Ended { code, text: normal(&self.guest.bytes[from..found.start]) })
     }
 
     /// Starts a second `cede run`, which runs to its end by itself.
@@ -139,19 +157,22 @@ impl LabHost {
         Ok(())
     }
 
-    /// Waits until the peer has printed a line that begins so.
+    /// Waits until the peer has printed a line that begins so. A peer that ends without having done so is an error.
     pub fn expect_peer(&mut self, line: &str) -> Result<()> {
         let line = format!("{PEER}{line}");
-        self.wait_for(Stream::Err, &line, self.peer).with_context(|| format!("waiting for {line:?}"))?;
+        let found = self.wait_for_either(Stream::Err, &line, PEER_END, self.peer);
+        let Found { first, range } = found.with_context(|| format!("waiting for {line:?}"))?;
+        if !first {
+            let code = self.code(Stream::Err, range.end)?;
+            bail!("the peer's cede ended with {code} before there was {line:?}");
+        }
         Ok(())
     }
 
     /// Waits for the end of the peer; gives all that it printed.
     pub fn wait_peer(&mut self) -> Result<Ended> {
-        let found = self.wait_for(Stream::Err, &format!("\n{PEER}end "), self.peer)?;
-        let end = self.wait_for(Stream::Err, "\n", found.end)?;
-        let code = normal(&self.shell.bytes[found.end..end.start]);
-        let code = code.trim().parse().with_context(|| format!("no exit code: {code:?}"))?;
+        let found = self.wait_for(Stream::Err, PEER_END, self.peer)?;
+        let code = self.code(Stream::Err, found.end)?;
         let text = normal(&self.shell.bytes[self.peer..found.start]);
         let lines = text.lines().filter_map(|line| line.strip_prefix(PEER));
         Ok(Ended { code, text: lines.map(|line| format!("{line}\n")).collect() })
@@ -177,20 +198,39 @@ impl LabHost {
         format!("@cede-test-end-{}", self.commands)
     }
 
+    /// The exit code that the line goes on with, from the offset `from` on.
+    fn code(&mut self, stream: Stream, from: usize) -> Result<i32> {
+        let end = self.wait_for(stream, "\n", from)?;
+        let code = normal(&self.bytes(stream)[from..end.start]);
+        code.trim().parse().with_context(|| format!("no exit code: {code:?}"))
+    }
+
+    fn bytes(&self, stream: Stream) -> &[u8] {
+        match stream {
+            Stream::Err => &self.shell.bytes,
+            Stream::Out | Stream::Console => &self.guest.bytes,
+        }
+    }
+
     /// Waits for `text` in a stream, from the offset `from` on; where it is.
-    fn wait_for(&mut self, stream: Stream, text: &str, from: usize) -> Result<std::ops::Range<usize>> {
+    fn wait_for(&mut self, stream: Stream, text: &str, from: usize) -> Result<Range<usize>> {
+        Ok(self.wait_for_either(stream, text, text, from)?.range)
+    }
+
+    /// Waits for `text` in a stream, or for `end`, behind which it cannot come, from the offset `from` on.
+    fn wait_for_either(&mut self, stream: Stream, text: &str, end: &str, from: usize) -> Result<Found> {
         let mut searched = from;
         loop {
-            let bytes = match stream {
-                Stream::Err => &self.shell.bytes,
-                Stream::Out | Stream::Console => &self.guest.bytes,
-            };
-            if let Some(at) = find(&bytes[searched..], text.as_bytes()) {
-                let start = searched + at;
-                return Ok(start..start + text.len());
+            let bytes = self.bytes(stream);
+            for (first, text) in [(true, text), (false, end)] {
+                if let Some(at) = find(&bytes[searched..], text.as_bytes()) {
+                    let start = searched + at;
+                    return Ok(Found { first, range: start..start + text.len() });
+                }
             }
-            // The text may have begun to arrive.
-            searched = from.max((bytes.len() + 1).saturating_sub(text.len()));
+            // Either may have begun to arrive.
+            let longest = text.len().max(end.len());
+            searched = from.max((bytes.len() + 1).saturating_sub(longest));
             match self.session.event()? {
                 Event::Output(Stream::Out, bytes) => self.guest.bytes.extend(bytes),
                 Event::Output(Stream::Err, bytes) => self.shell.bytes.extend(bytes),
@@ -202,6 +242,14 @@ impl LabHost {
             }
         }
     }
+}
+
+/// One of two texts in a stream.
+struct Found {
+    /// It is the first of them.
+    first: bool,
+    /// Where it is.
+    range: Range<usize>,
 }
 
 /// One stream's bytes.

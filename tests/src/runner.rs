@@ -236,7 +236,7 @@ fn run_guest(guest: &Guest, host: &mut LabHost) -> Result<()> {
 }
 
 /// One line, the right code, and nothing started: neither a process nor a file of the VM stays.
-fn run_refusal(refusal: &Refusal, host: &mut LabHost) -> Result<()> {
+pub(crate) fn run_refusal(refusal: &Refusal, host: &mut LabHost) -> Result<()> {
     host.ok(refusal.prepare)?;
     let ended = host.sh(&format!("timeout 60 {} 2>&1", refusal.command))?;
     host.ok(refusal.restore)?;

@@ -154,7 +154,8 @@ pub trait Arch: Send + Sync + 'static {
 
     /// Stops every device: when it returns none touches guest memory any more, and what a guest was told is on disk, is.
     /// Devices are in their power-on state then. Every vCPU is parked. Called before RAM is discarded for a reboot, and when
-    /// the VM has come to its end; the one method that may block.
+    /// the VM has come to its end; the one method that may block, and not without end: a device that hangs is an error in the log, and
+    /// the next [`reset`](Arch::reset) fails.
     fn quiesce(&self);
 
     /// Asks the guest to power off, as a power button does. Can be called from any thread.

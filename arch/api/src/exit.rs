@@ -49,6 +49,9 @@ pub enum Exit {
     /// The vCPU has executed its wait (H_CEDE) and the hypervisor would have put its thread to sleep. The registers
     /// are as after the wait: nothing is left to answer.
     Ceded,
+    /// The hypervisor had put the vCPU's thread to sleep for a cede, and has taken it out of the sleep. The guest has seen
+    /// nothing of either yet.
+    Woken,
     /// A signal brought the vCPU out, and has been taken. The guest sees nothing of it.
     Interrupted,
     /// The hypervisor could not enter the guest.

@@ -17,7 +17,7 @@ pub mod x86_64;
 pub use arch::{Action, Arch, Fatal, RamRegion, Stop, Vcpu};
 pub use bind::Bind;
 pub use exit::{Exit, Reply};
-pub use schedule::{Nap, Raise, Scheduler, Until};
+pub use schedule::{Look, Nap, Polled, Raise, Scheduler, Until};
 
 use std::io;
 

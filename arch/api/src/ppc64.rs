@@ -63,8 +63,33 @@ pub enum CedeRoute {
 pub enum Plane {
     /// KVM does both.
     Kernel,
+    /// KVM does both, and cede polls before KVM sleeps. The tracepoint with this number tells of a cede, as in
+    /// [`CedeRoute::Event`], and the guest's XIVE queues of interrupts.
+    Assist(u64),
     /// cede does both.
     Vmm(CedeRoute),
+}
+
+impl Plane {
+    /// Whether the interrupt controller is cede's.
+    #[must_use]
+    pub fn owns_interrupts(self) -> bool {
+        matches!(self, Self::Vmm(_))
+    }
+}
+
+/// What of a vCPU's idling in the hypervisor brings its thread out, on the assist plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// Nothing. Costs nothing.
+    Off,
+    /// Every cede that would sleep, as [`Exit::Ceded`](crate::Exit::Ceded), after so many that pass unseen.
+    Cedes {
+        /// How many.
+        unseen: u32,
+    },
+    /// The end of the next sleep, as [`Exit::Woken`](crate::Exit::Woken).
+    Wake,
 }
 
 /// What a virtual machine is made of. Everything in it was decided and checked before.
@@ -171,6 +196,18 @@ pub trait Vcpu: crate::Vcpu {
     /// # Errors
     /// When the event cannot be opened.
     fn watch_cede(&mut self) -> Result<(), HvError>;
+
+    /// On the assist plane: what brings the vCPU's thread out of its idling from here on. Called on that thread.
+    ///
+    /// # Errors
+    /// When the events cannot be opened or set. What brought it out before may do so or not.
+    fn watch(&mut self, watch: Watch) -> Result<(), HvError>;
+
+    /// Guest physical address of the virtual processor area that the guest has registered; 0 when it has none.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn vpa(&mut self) -> Result<u64, HvError>;
 
     /// The external interrupt's input.
     fn external_pin(&self) -> Arc<dyn ExternalPin>;

@@ -1,5 +1,7 @@
 //! What an architecture says to the scheduler of vCPUs, and what the scheduler asks back.
 
+pub use vcore::{Look, Polled};
+
 /// How an architecture reaches vCPUs other than the one whose exit it handles. Implemented by the run loop's side.
 ///
 /// Every method can be called from any thread at any time, takes no lock, allocates nothing and does not block.
@@ -13,6 +15,19 @@ pub trait Scheduler: Send + Sync {
 
     /// `vcpu` offers its CPU to others: to `target`, or to anybody (H_CONFER).
     fn confer(&self, vcpu: usize, target: Option<usize>);
+
+    /// Whether idle vCPUs poll at all (`halt_poll_ns` is not 0).
+    fn polls(&self) -> bool;
+
+    /// How long the next poll of `vcpu` is at most, in nanoseconds.
+    fn interval(&self, vcpu: usize) -> u32;
+
+    /// `vcpu`, whose thread calls and whose timer expires in `timeout` nanoseconds, has ceded, and the hypervisor would put
+    /// it to sleep: polls while `look` finds nothing. Lasts no longer than [`interval`](Scheduler::interval); does not sleep.
+    fn poll(&self, vcpu: usize, timeout: u64, look: &mut dyn FnMut() -> Look) -> Polled;
+
+    /// The sleep in the hypervisor that followed [`Polled::Asleep`] is over; `vcpu`'s thread calls.
+    fn slept(&self, vcpu: usize);
 }
 
 /// How another thread makes a vCPU that is in the guest take an interrupt that is pending for it, without bringing

@@ -16,9 +16,9 @@ use crate::platform::Platform;
 use crate::rtas;
 use crate::xive::XiveRoutes;
 use arch_api::ppc64::{
-    Bind, CpuCharacteristics, ExternalPin, Partition, Regs, Trigger, Vm, Xive, XiveQueue, XiveRoute,
+    Bind, CpuCharacteristics, ExternalPin, Partition, Regs, Trigger, Vm, Watch, Xive, XiveQueue, XiveRoute,
 };
-use arch_api::{Exit, HvError, Reply, Scheduler};
+use arch_api::{Exit, HvError, Look, Polled, Reply, Scheduler};
 use devices::console::Console;
 use function::FakeFunction;
 use irq::Sink;
@@ -26,7 +26,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
@@ -255,6 +255,11 @@ pub struct FakeVcpu {
     pub decrementer_ns: i64,
     pub doorbell: bool,
     pub watches: u32,
+    /// What of its idling is to come out; every change of it.
+    pub watched: Vec<Watch>,
+    pub vpa: u64,
+    /// The events cannot be had.
+    pub unwatchable: bool,
     pub pin: Arc<FakePin>,
 }
 
@@ -314,6 +319,18 @@ impl arch_api::ppc64::Vcpu for FakeVcpu {
         Ok(())
     }
 
+    fn watch(&mut self, watch: Watch) -> Result<(), HvError> {
+        if self.unwatchable {
+            return Err(HvError { call: "watch", source: io::Error::from(io::ErrorKind::PermissionDenied) });
+        }
+        self.watched.push(watch);
+        Ok(())
+    }
+
+    fn vpa(&mut self) -> Result<u64, HvError> {
+        Ok(self.vpa)
+    }
+
     fn external_pin(&self) -> Arc<dyn ExternalPin> {
         Arc::clone(&self.pin) as _
     }
@@ -326,7 +343,13 @@ impl arch_api::ppc64::Vcpu for FakeVcpu {
 
 /// A scheduler that writes down what it is told.
 #[derive(Debug, Default)]
-pub struct FakeScheduler(Mutex<Vec<Told>>);
+pub struct FakeScheduler {
+    told: Mutex<Vec<Told>>,
+    /// What `polls` and `interval` say.
+    pub halt_poll_ns: AtomicU32,
+    /// How often a poll looks until its time is over.
+    pub turns: AtomicU32,
+}
 
 /// What it was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -334,26 +357,48 @@ pub enum Told {
     Interrupt(usize),
     Prod(usize),
     Confer(usize, Option<usize>),
+    Poll { vcpu: usize, timeout: u64, polled: Polled },
+    Slept(usize),
 }
 
 impl FakeScheduler {
     /// Everything told since the last time.
     pub fn told(&self) -> Vec<Told> {
-        std::mem::take(&mut lock(&self.0))
+        std::mem::take(&mut lock(&self.told))
     }
 }
 
 impl Scheduler for FakeScheduler {
     fn interrupt(&self, vcpu: usize) {
-        lock(&self.0).push(Told::Interrupt(vcpu));
+        lock(&self.told).push(Told::Interrupt(vcpu));
     }
 
     fn prod(&self, vcpu: usize) {
-        lock(&self.0).push(Told::Prod(vcpu));
+        lock(&self.told).push(Told::Prod(vcpu));
     }
 
     fn confer(&self, vcpu: usize, target: Option<usize>) {
-        lock(&self.0).push(Told::Confer(vcpu, target));
+        lock(&self.told).push(Told::Confer(vcpu, target));
+    }
+
+    fn polls(&self) -> bool {
+        self.halt_poll_ns.load(Ordering::Relaxed) != 0
+    }
+
+    fn interval(&self, _vcpu: usize) -> u32 {
+        self.halt_poll_ns.load(Ordering::Relaxed)
+    }
+
+    fn poll(&self, vcpu: usize, timeout: u64, look: &mut dyn FnMut() -> Look) -> Polled {
+        let turns = self.turns.load(Ordering::Relaxed);
+        let seen = (0..turns).map(|_| look()).find(|seen| *seen != Look::Nothing);
+        let polled = if seen == Some(Look::Arrived) { Polled::Awake } else { Polled::Asleep };
+        lock(&self.told).push(Told::Poll { vcpu, timeout, polled });
+        polled
+    }
+
+    fn slept(&self, vcpu: usize) {
+        lock(&self.told).push(Told::Slept(vcpu));
     }
 }
 
@@ -405,6 +450,7 @@ impl Guest {
             clock: Default::default(),
             epow: Default::default(),
             own: None,
+            assist: None,
             phb: Phb::new(bus, Arc::default()),
             mmio: Default::default(),
             xive: Some(XiveRoutes::new(LISNS)),

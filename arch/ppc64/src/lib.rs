@@ -5,10 +5,12 @@
 //!
 //! - [`plan`] decides what machine it is; [`boot`] and [`tree`] say what the guest finds in memory.
 //! - [`xics`] is the interrupt controller, where it is ours and not the hypervisor's.
+//! - `assist` polls before KVM sleeps, where the interrupt controller is KVM's.
 //! - [`machine`] implements [`arch_api::Arch`]; exits go to [`hcall`], and from there to [`rtas`].
 
 #![forbid(unsafe_code)]
 
+mod assist;
 pub mod boot;
 mod clock;
 mod cpus;

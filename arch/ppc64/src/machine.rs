@@ -1,5 +1,6 @@
 //! The pseries machine: what the run loop drives.
 
+use crate::assist::Assist;
 use crate::boot::{BootError, BootImages};
 use crate::cpus::{CpuState, Cpus};
 use crate::entropy;
@@ -8,8 +9,8 @@ use crate::layout;
 use crate::lpcr;
 use crate::own::Own;
 use crate::papr::ret::{H_BAD_MODE, H_CONTINUE};
-use crate::phb::Phb;
 use crate::phb::tce::TceTable;
+use crate::phb::{Mmio, Phb};
 use crate::plan::Plan;
 use crate::platform::Platform;
 use crate::tree_spec;
@@ -75,6 +76,7 @@ impl<V: Vm> Machine<V> {
             clock: Default::default(),
             epow: Default::default(),
             own: None,
+            assist: None,
             xive: None,
             phb: None,
             mmio: Default::default(),
@@ -87,6 +89,12 @@ impl<V: Vm> Machine<V> {
             counters: Default::default(),
         };
         Self { plan, vm, images, populate: Some(Box::new(populate)), sources: Vec::new(), platform }
+    }
+
+    /// What counts the loads and stores that find nothing.
+    #[must_use]
+    pub fn mmio(&self) -> Arc<Mmio> {
+        Arc::clone(&self.platform.mmio)
     }
 
     fn boot(&self) -> Result<(), BootError> {
@@ -173,7 +181,11 @@ impl<V: Vm> Arch for Machine<V> {
     }
 
     fn threads(&self) -> usize {
-        self.plan.wish.threads as usize
+        match self.plan.spec.plane {
+            // KVM on the processors that have this plane runs every vCPU by itself, and so is the poll before its sleep.
+            Plane::Assist(_) => 1,
+            Plane::Kernel | Plane::Vmm(_) => self.plan.wish.threads as usize,
+        }
     }
 
     fn attach(&mut self, memory: GuestMemoryMmap, scheduler: Arc<dyn Scheduler>) -> Result<(), HvError> {
@@ -189,10 +201,15 @@ impl<V: Vm> Arch for Machine<V> {
         if self.plan.spec.irqchip == Irqchip::Xive {
             self.platform.xive = Some(XiveRoutes::new(&self.sources));
         }
+        let threads = self.plan.wish.threads;
+        if let Plane::Assist(_) = self.plan.spec.plane {
+            let (memory, scheduler) = (self.platform.memory.clone(), Arc::clone(&scheduler));
+            self.platform.assist = Some(Assist::new(self.vcpu_count(), threads as usize, memory, scheduler));
+        }
         let sink: Arc<dyn Sink> = match self.plan.spec.plane {
-            Plane::Kernel => Arc::new(Sources(Arc::clone(&self.platform.partition))),
+            Plane::Kernel | Plane::Assist(_) => Arc::new(Sources(Arc::clone(&self.platform.partition))),
             Plane::Vmm(_) => {
-                let own = Own::new(self.vcpu_count(), self.plan.wish.threads, &self.sources, scheduler);
+                let own = Own::new(self.vcpu_count(), threads, &self.sources, scheduler);
                 let own = Arc::new(own);
                 self.platform.own = Some(Arc::clone(&own));
                 own
@@ -231,8 +248,11 @@ impl<V: Vm> Arch for Machine<V> {
         if let Some(own) = &self.platform.own {
             own.xics.reset();
         }
+        if let Some(assist) = &self.platform.assist {
+            assist.reset();
+        }
         if let Some(phb) = &self.platform.phb {
-            phb.reset();
+            phb.reset().map_err(|error| Fatal::Reset(Box::new(error)))?;
         }
         self.boot().map_err(|error| Fatal::Reset(Box::new(error)))?;
         let placement = self.images.placement();
@@ -246,6 +266,9 @@ impl<V: Vm> Arch for Machine<V> {
         if let Some(own) = &self.platform.own {
             own.xics.reset_server(index, |index| own.notify(index));
         }
+        if let Some(assist) = &self.platform.assist {
+            assist.online(index);
+        }
         let mut regs = Regs { pc: entry.pc, msr: ENTRY_MSR, ..Regs::default() };
         regs.gpr[3] = entry.r3;
         vcpu.set_regs(&regs)?;
@@ -254,6 +277,9 @@ impl<V: Vm> Arch for Machine<V> {
 
     fn leave(&self, index: usize, vcpu: &mut V::Vcpu) -> Result<(), Fatal> {
         vcpu.set_online(false)?;
+        if let Some(assist) = &self.platform.assist {
+            assist.offline(index);
+        }
         self.platform.cpus.set(index, CpuState::Stopped);
         Ok(())
     }
@@ -266,10 +292,23 @@ impl<V: Vm> Arch for Machine<V> {
             self.platform.cpus.unjoin(index);
             own.settle(index)?;
         }
+        if let Some(assist) = &self.platform.assist {
+            assist.prepare(index, vcpu);
+        }
         Ok(())
     }
 
     fn handle(&self, index: usize, vcpu: &mut V::Vcpu, exit: Exit) -> Result<Action<Entry>, Fatal> {
+        if let Some(assist) = &self.platform.assist {
+            match exit {
+                Exit::Ceded => assist.ceded(index, vcpu)?,
+                Exit::Woken => assist.woken(index, vcpu),
+                _ => assist.busy(index, vcpu),
+            }
+            if let Exit::Ceded | Exit::Woken = exit {
+                return Ok(Action::Resume(Reply::None));
+            }
+        }
         let (nr, args) = match exit {
             Exit::Hcall { nr, args } => (nr, args),
             Exit::MmioRead { addr, len } => {

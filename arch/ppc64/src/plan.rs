@@ -2,7 +2,7 @@
 
 use crate::layout;
 use crate::rtas;
-use arch_api::ppc64::{Generation, Host, Irqchip, Mmu, Plane, Trigger, VmSpec, XivePages};
+use arch_api::ppc64::{CedeRoute, Generation, Host, Irqchip, Mmu, Plane, Trigger, VmSpec, XivePages};
 
 /// What the user asked for; `None` leaves the choice to cede.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Wish {
     pub irqchip: Option<Irqchip>,
     /// Who handles H_CEDE and owns the interrupt controller.
     pub plane: Option<PlaneKind>,
+    /// The configuration sets `halt_poll_ns`, and not to 0.
+    pub polls: bool,
     /// The kernel's command line.
     pub cmdline: String,
 }
@@ -32,6 +34,8 @@ pub struct Wish {
 pub enum PlaneKind {
     /// KVM's.
     Kernel,
+    /// KVM's, with cede's poll before the sleep.
+    Assist,
     /// cede's.
     Vmm,
 }
@@ -106,6 +110,9 @@ pub enum PlanError {
     /// The VMM's plane where there is no way to it.
     #[error("the vmm plane is not possible here: {0}; or ask for the kernel plane (--plane kernel)")]
     NoVmmPlane(String),
+    /// The assist plane where there is no way to it, or nothing to look at.
+    #[error("the assist plane is not possible here: {0}; or ask for another plane (--plane kernel)")]
+    NoAssistPlane(String),
     /// A controller that the VMM's plane does not have.
     #[error(
         "the vmm plane has a XICS and no XIVE, which only KVM can give; ask for xics, or for the kernel plane"
@@ -188,7 +195,7 @@ impl Plan {
             return Err(PlanError::TooMuchMemory { memory: wish.memory });
         }
         let mmu = choose_mmu(&wish, host, generation, &mut reasons)?;
-        let plane = choose_plane(&wish, host, &mut reasons)?;
+        let plane = choose_plane(&wish, host, generation, &mut reasons)?;
         let irqchip = choose_irqchip(&wish, host, generation, plane, &mut reasons)?;
         let mut hcalls = KERNEL_HCALLS.to_vec();
         hcalls.extend(host.hwrng.then_some(H_RANDOM));
@@ -202,7 +209,7 @@ impl Plan {
             compat,
             hcalls,
             rtas: match plane {
-                Plane::Kernel => {
+                Plane::Kernel | Plane::Assist(_) => {
                     tokens.into_iter().filter(|(name, _)| rtas::XICS_CALLS.contains(name)).collect()
                 }
                 Plane::Vmm(_) => Vec::new(),
@@ -228,7 +235,7 @@ impl Plan {
     /// Sets of hypercalls for `ibm,hypertas-functions`, those of the PCI host bridge if there is one.
     #[must_use]
     pub fn hypertas(&self, pci: bool) -> Vec<&'static str> {
-        let join = (self.spec.plane != Plane::Kernel).then_some(HCALL_JOIN);
+        let join = self.spec.plane.owns_interrupts().then_some(HCALL_JOIN);
         let tce = if pci { HCALLS_TCE } else { &[] };
         HYPERTAS.iter().chain(tce).copied().chain(join).collect()
     }
@@ -315,28 +322,83 @@ fn htab_order(memory: u64) -> u32 {
     ram_order.saturating_sub(7).clamp(18, 46)
 }
 
-fn choose_plane(wish: &Wish, host: &Host, reasons: &mut Vec<String>) -> Result<Plane, PlanError> {
+fn choose_plane(
+    wish: &Wish,
+    host: &Host,
+    generation: Generation,
+    reasons: &mut Vec<String>,
+) -> Result<Plane, PlanError> {
     let (plane, why) = match (wish.plane, &host.cede) {
+        (Some(PlaneKind::Assist), _) => (assist(wish, host, generation)?, "as asked".into()),
         (Some(PlaneKind::Vmm), Ok(route)) => (Plane::Vmm(*route), "as asked".into()),
         (Some(PlaneKind::Vmm), Err(obstacle)) => return Err(PlanError::NoVmmPlane(obstacle.clone())),
         (Some(PlaneKind::Kernel), _) => (Plane::Kernel, "as asked".into()),
-        (None, Err(obstacle)) => (Plane::Kernel, format!("vmm is not possible: {obstacle}")),
-        (None, Ok(_)) => (Plane::Kernel, default_plane(wish, host).into()),
+        (None, cede) => match (cede, assist(wish, host, generation)) {
+            (_, Ok(plane)) if wish.polls => {
+                let why = "as halt_poll_ns is set, and Linux has no halt polling on POWER9 and later";
+                (plane, why.into())
+            }
+            (Err(obstacle), _) => (Plane::Kernel, format!("vmm and assist are not possible: {obstacle}")),
+            (Ok(_), Err(PlanError::NoAssistPlane(obstacle)))
+                if wish.polls && generation >= Generation::Power9 =>
+            {
+                (Plane::Kernel, format!("without halt polling: assist is not possible: {obstacle}"))
+            }
+            (Ok(_), assist) => (Plane::Kernel, default_plane(wish, host, assist.is_ok()).into()),
+        },
     };
-    let name = if plane == Plane::Kernel { "kernel" } else { "vmm" };
+    let name = match plane {
+        Plane::Kernel => "kernel",
+        Plane::Assist(_) => "assist",
+        Plane::Vmm(_) => "vmm",
+    };
     reasons.push(format!("plane: {name}, {why}"));
     Ok(plane)
 }
 
+/// The assist plane, which looks at XIVE's queues when the tracepoint tells of a cede.
+fn assist(wish: &Wish, host: &Host, generation: Generation) -> Result<Plane, PlanError> {
+    let obstacle = match wish.irqchip {
+        Some(Irqchip::Xics) => {
+            Some("it looks at XIVE's queues, and the guest is to have a XICS; ask for xive".into())
+        }
+        _ => no_xive(host, generation).map(|why| format!("it looks at XIVE's queues, and {why}")),
+    };
+    if let Some(obstacle) = obstacle {
+        return Err(PlanError::NoAssistPlane(obstacle));
+    }
+    match &host.cede {
+        Ok(CedeRoute::Event(tracepoint)) => Ok(Plane::Assist(*tracepoint)),
+        Ok(CedeRoute::Hcall) => Err(PlanError::NoAssistPlane("KVM on POWER8 polls by itself".into())),
+        Err(obstacle) => Err(PlanError::NoAssistPlane(obstacle.clone())),
+    }
+}
+
+/// Why the guest cannot have a XIVE, if it cannot.
+fn no_xive(host: &Host, generation: Generation) -> Option<&'static str> {
+    if generation < Generation::Power9 {
+        Some("a POWER8 guest does not know it")
+    } else if !host.xive {
+        Some("the host's KVM has none (KVM_CAP_PPC_IRQ_XIVE is 0)")
+    } else if host.page_size != layout::XIVE_PAGE {
+        Some("the host's pages are not 64 KiB, as the controller's are")
+    } else {
+        None
+    }
+}
+
 /// Why the kernel's plane is the default on this host. docs/benchmarks.md has the figures.
-fn default_plane(wish: &Wish, host: &Host) -> &'static str {
+fn default_plane(wish: &Wish, host: &Host, assist: bool) -> &'static str {
     match (host.generation, wish.threads) {
         (Generation::Power8, 1) => "KVM on POWER8 naps and polls by itself",
         (Generation::Power8, _) => {
             "on POWER8 an exit of one thread takes all threads of its core out of the guest"
         }
+        (Generation::Power9 | Generation::Power10, _) if assist => {
+            "it costs least where polling does not pay; assist is possible, and polls before it sleeps"
+        }
         (Generation::Power9 | Generation::Power10, _) => {
-            "its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps"
+            "its interrupt controller spares the guest exits; vmm is possible, and polls before it sleeps"
         }
     }
 }
@@ -348,22 +410,14 @@ fn choose_irqchip(
     plane: Plane,
     reasons: &mut Vec<String>,
 ) -> Result<Irqchip, PlanError> {
-    if plane != Plane::Kernel {
+    if plane.owns_interrupts() {
         if wish.irqchip == Some(Irqchip::Xive) {
             return Err(PlanError::XiveOnVmmPlane);
         }
         reasons.push("irqchip: xics, the vmm plane's own".into());
         return Ok(Irqchip::Xics);
     }
-    let obstacle = if generation < Generation::Power9 {
-        Some("a POWER8 guest does not know it")
-    } else if !host.xive {
-        Some("the host's KVM has none (KVM_CAP_PPC_IRQ_XIVE is 0)")
-    } else if host.page_size != layout::XIVE_PAGE {
-        Some("the host's pages are not 64 KiB, as the controller's are")
-    } else {
-        None
-    };
+    let obstacle = no_xive(host, generation);
     let (irqchip, why) = match (wish.irqchip, obstacle) {
         (Some(Irqchip::Xive), Some(obstacle)) => return Err(PlanError::NoXive(obstacle)),
         (Some(irqchip), _) => (irqchip, "as asked"),

@@ -1,5 +1,6 @@
 //! What hcalls and RTAS calls work on: everything of the machine that is not one vCPU's own.
 
+use crate::assist::Assist;
 use crate::clock::Clock;
 use crate::cpus::Cpus;
 use crate::epow::Epow;
@@ -32,10 +33,12 @@ pub struct Platform {
     pub epow: Epow,
     /// The interrupt controller and the scheduler, on the VMM's plane.
     pub own: Option<Arc<Own>>,
+    /// What polls before KVM sleeps, on the assist plane.
+    pub assist: Option<Assist>,
     /// The PCI host bridge, when there is something behind it.
     pub phb: Option<Phb>,
     /// Loads and stores outside memory.
-    pub mmio: Mmio,
+    pub mmio: Arc<Mmio>,
     /// XIVE routes, when the guest has a XIVE.
     pub xive: Option<XiveRoutes>,
     /// What H_GET_CPU_CHARACTERISTICS answers; `None` where the host does not know.

@@ -2,10 +2,11 @@
 
 use arch_api::x86_64::{CpuidLeaf, Partition, ProtectedMode, Regs, Vcpu, Vm};
 use arch_api::{Bind, Exit, HvError, Reply};
-use devices::pci::{Bar, BarKind, Doorbell, Function, Identity};
+use devices::pci::{Bar, BarKind, Doorbell, Function, Identity, Stuck};
 use irq::{Line, Message, Messages};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use vm_memory::GuestMemoryMmap;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -183,7 +184,8 @@ impl Function for FakeFunction {
 
     fn enable_messages(&self, _: bool) {}
 
-    fn reset(&self) {
+    fn reset(&self, _: Instant) -> Result<(), Stuck> {
         *lock(&self.word) = [0; 4];
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ use devices::pci::Bus;
 use irq::{Line, Sink};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// Where the boot CPU begins: flat segments, no paging.
@@ -59,8 +59,8 @@ pub struct Machine<V: Vm> {
     console: Arc<Console>,
     uart: Arc<Uart>,
     bridge: Option<Bridge>,
-    /// Whether the log has heard of an access to nowhere.
-    complained: AtomicBool,
+    /// How many accesses nobody answered. The log hears of the first.
+    unclaimed: Arc<AtomicU64>,
 }
 
 impl<V: Vm> Machine<V> {
@@ -84,8 +84,14 @@ impl<V: Vm> Machine<V> {
             console,
             uart,
             bridge: None,
-            complained: AtomicBool::new(false),
+            unclaimed: Arc::default(),
         }
+    }
+
+    /// How many accesses outside memory and ports nobody answered, as it grows.
+    #[must_use]
+    pub fn unclaimed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.unclaimed)
     }
 
     fn partition(&self) -> Arc<dyn Partition> {
@@ -106,10 +112,10 @@ impl<V: Vm> Machine<V> {
     /// The bridge, if `address` is in its window.
     fn window(&self, address: u64) -> Option<&Bridge> {
         let bridge = self.bridge.as_ref().filter(|_| PCI_WINDOW.contains(&address));
-        if bridge.is_none() && !self.complained.swap(true, Ordering::Relaxed) {
+        if bridge.is_none() && self.unclaimed.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(
                 address = format_args!("{address:#x}"),
-                "an access where nothing is; it reads as ones or is dropped, and later ones are not told"
+                "an access where nothing is; it reads as ones or is dropped, and later ones are only counted"
             );
         }
         bridge
@@ -168,6 +174,9 @@ impl<V: Vm> Arch for Machine<V> {
     fn reset(&self) -> Result<Vec<(usize, Entry)>, Fatal> {
         self.vm.reset()?;
         self.uart.reset();
+        if let Some(bridge) = &self.bridge {
+            bridge.reset().map_err(|error| Fatal::Reset(Box::new(error)))?;
+        }
         let start = self.boot().map_err(|error| Fatal::Reset(Box::new(error)))?;
         let others = (1..self.vcpu_count()).map(|index| (index, Entry::Wait));
         Ok(others.chain([(0, Entry::Boot(start))]).collect())

@@ -17,18 +17,22 @@ pub use messages::Wires;
 use crate::layout::{PCI_ADDRESS, PCI_DATA, PCI_WINDOW, PIN_PCI, PIN_PCI_COUNT};
 use arch_api::Bind;
 use arch_api::x86_64::Partition;
-use devices::pci::{Bus, DoorbellPort};
+use devices::pci::{Bus, DoorbellPort, ResetError};
 use irq::{Levels, Line, Sink};
 use messages::Router;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
 /// The bridge's own header: a host bridge that does nothing. Vendor and device are those of QEMU's, which no driver takes.
 const HEADER: [u8; 16] = [0x36, 0x1b, 0x08, 0x00, 0, 0, 0, 0, 0, 0x00, 0x00, 0x06, 0, 0, 0, 0];
+
+/// How long the functions may take to stop.
+const QUIESCE: Duration = Duration::from_secs(10);
 
 /// The address register: what follows is an access to configuration space.
 const ENABLE: u32 = 1 << 31;
@@ -51,6 +55,8 @@ pub struct Bridge {
     address: AtomicU32,
     /// What the pins go through, once the bridge is connected.
     pins: OnceLock<Levels>,
+    /// Why the last quiesce has failed.
+    stuck: Mutex<Option<ResetError>>,
 }
 
 impl Bridge {
@@ -58,7 +64,7 @@ impl Bridge {
     #[must_use]
     pub fn new(bus: Bus) -> Option<Self> {
         bus.functions().next()?;
-        Some(Self { bus, address: AtomicU32::new(0), pins: OnceLock::new() })
+        Some(Self { bus, address: AtomicU32::new(0), pins: OnceLock::new(), stuck: Mutex::default() })
     }
 
     /// The slots that are taken, as the guest counts them, but for the bridge's own.
@@ -136,10 +142,23 @@ impl Bridge {
         }
     }
 
-    /// The functions' power-on state: when it returns none of them touches guest memory any more.
+    /// The functions' power-on state: when it returns none of them touches guest memory any more, but those that the log has
+    /// named, and then there is no reset.
     pub fn quiesce(&self) {
-        self.bus.reset();
+        let stuck = self.bus.reset(QUIESCE).err();
+        if let Some(error) = &stuck {
+            tracing::error!("devices do not stop, and may still touch guest memory: {error}");
+        }
+        *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = stuck;
+    }
+
+    /// The bridge's own power-on state. The functions are in theirs.
+    ///
+    /// # Errors
+    /// When one of them is not.
+    pub fn reset(&self) -> Result<(), ResetError> {
         self.address.store(0, Ordering::Relaxed);
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 }
 

@@ -47,7 +47,7 @@ struct Case {
 
 impl Case {
     fn run(&mut self, path: &Path, random: &mut u64) {
-        let options = Options { path: path.into(), direct: self.direct, read_only: false };
+        let options = Options { path: path.into(), direct: self.direct, ..Options::default() };
         let disk = Disk::open(&options, "", 1, self.engine).expect("the image opens");
         let mut driver = Driver::new(0, 128, true, ram());
         let line = Arc::new(Line(Event::new().expect("an eventfd")));

@@ -5,6 +5,7 @@ mod cede_watch;
 mod device;
 mod host;
 mod pin;
+mod sleep_watch;
 mod timebase;
 mod vcpu;
 mod vm;

@@ -24,8 +24,8 @@ impl Signals {
         !(bit(self.kick) | bit(CEDE))
     }
 
-    /// Takes one pending signal, if there is one. When both are pending the other ends the next run at once.
-    pub(crate) fn take(self) -> Result<(), HvError> {
+    /// Takes one pending signal, if there is one, and says which. When both are pending the other ends the next run at once.
+    pub(crate) fn take(self) -> Result<Option<libc::c_int>, HvError> {
         // SAFETY: an all-zero sigset_t is valid memory for sigemptyset, which makes it a set; the numbers are valid
         // signals. The pointers are to locals that outlive the call, and a null siginfo asks for none.
         let taken = unsafe {
@@ -37,9 +37,9 @@ impl Signals {
             libc::sigtimedwait(&set, std::ptr::null_mut(), &at_once)
         };
         match io::Error::last_os_error() {
-            _ if taken > 0 => Ok(()),
+            _ if taken > 0 => Ok(Some(taken)),
             // Whoever sent one has taken it back.
-            error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => Ok(()),
+            error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => Ok(None),
             source => Err(HvError { call: "sigtimedwait", source }),
         }
     }

@@ -243,7 +243,7 @@ pub struct VmFlags {
     /// Interrupt controller [default: auto]
     #[arg(long, value_name = "KIND")]
     irqchip: Option<IrqchipChoice>,
-    /// Who handles H_CEDE: KVM, or cede's own scheduler [default: auto]
+    /// Who handles H_CEDE: KVM, KVM with cede's polling, or cede's own scheduler [default: auto]
     #[arg(long, value_name = "PLANE")]
     plane: Option<PlaneChoice>,
     /// Directory of the control sockets [default: $XDG_RUNTIME_DIR/cede, or /run/cede for root]
@@ -262,7 +262,7 @@ pub struct VmFlags {
     /// A second console (virtio, hvc1): pty or file=PATH [default: none]
     #[arg(long, value_name = "WHERE", value_parser = second_console)]
     virtio_console: Option<ConsoleChoice>,
-    /// A disk, after those of the file: path=FILE, and readonly, direct, id=TEXT, iommu
+    /// A disk, after those of the file: path=FILE, and readonly, direct, writethrough, id=TEXT, iommu
     #[arg(long, value_name = "path=FILE,...", value_parser = |text: &str| device("disk", text))]
     disk: Vec<DeviceSettings>,
     /// A network card, after those of the file: tap=NAME, and mac=ADDRESS, iommu

@@ -24,17 +24,17 @@ mod steering;
 mod tests;
 
 pub use run_dir::{RunDir, RunDirError, bases};
-pub use running::{RunningVm, Side};
+pub use running::{Count, RunningVm, Side};
 pub use server::Server;
 pub use steering::{Load, Reloaded, Steering};
 
 use crate::config::TunableChanges;
-use protocol::Ballooned;
+use protocol::{Ballooned, Device};
 use vcore::{Snapshot, Tunables};
 
 /// What a VM offers to those who steer it. Called by several threads at once.
 pub trait Control: Send + Sync {
-    /// The plane's name: `kernel` or `vmm`.
+    /// The plane's name: `kernel`, `assist` or `vmm`.
     fn plane(&self) -> &'static str;
 
     /// The present tunables; `None` where the host shows none.
@@ -48,6 +48,12 @@ pub trait Control: Send + Sync {
 
     /// The figures of every vCPU, by number.
     fn vcpus(&self) -> Vec<VcpuStats>;
+
+    /// The figures of the devices that count, in the order of the bus.
+    fn devices(&self) -> Vec<Device>;
+
+    /// How many loads and stores of the guest's found nothing.
+    fn unclaimed_accesses(&self) -> u64;
 
     /// Brings every vCPU out of the guest and keeps it there. Done when it returns; nothing to do if it was
     /// done before.

@@ -65,12 +65,16 @@ impl DeviceError {
     }
 }
 
+/// Queues of a disk.
+const DISK_QUEUES: u16 = 1;
+
 /// A VM's devices, ready to be put on a bus.
 pub struct OpenDevices {
     /// In the order of the bus; and whether each goes through the host bridge's translation.
     devices: Vec<(Arc<dyn Device>, bool)>,
     threads: DeviceThreads,
     balloon: Option<Arc<balloon::Balloon>>,
+    cards: Vec<Arc<net::Net>>,
 }
 
 impl OpenDevices {
@@ -81,13 +85,15 @@ impl OpenDevices {
     pub fn open(config: &Devices) -> Result<Self, DeviceError> {
         let Devices { disks, nets, vsock, rng, balloon, console, threads } = config;
         let mut devices: Vec<(Arc<dyn Device>, bool)> = Vec::new();
+        let mut cards = Vec::new();
         for (number, disk) in (1..).zip(disks) {
             let opened = open_disk(disk).map_err(|source| DeviceError::Disk { number, source })?;
             devices.push((Arc::new(opened), disk.iommu));
         }
         for (number, net) in (1..).zip(nets) {
-            let opened = open_net(net).map_err(|source| DeviceError::Net { number, source })?;
-            devices.push((Arc::new(opened), net.iommu));
+            let opened = Arc::new(open_net(net).map_err(|source| DeviceError::Net { number, source })?);
+            cards.push(Arc::clone(&opened));
+            devices.push((opened, net.iommu));
         }
         if let Some(vsock) = vsock {
             devices.push((Arc::new(open_vsock(vsock)?), vsock.iommu));
@@ -103,13 +109,38 @@ impl OpenDevices {
             let opened = open_console(choice).map_err(DeviceError::Console)?;
             devices.push((Arc::new(opened), false));
         }
-        Ok(Self { devices, threads: *threads, balloon })
+        Ok(Self { devices, threads: *threads, balloon, cards })
+    }
+
+    /// The bus that [`open`](Self::open) and [`bus`](Self::bus) give, to be looked at: nothing of the host's is opened.
+    ///
+    /// # Errors
+    /// When the host has no eventfd, or the bus no slot.
+    pub fn outline(config: &Devices, windows: Vec<Range<u64>>) -> io::Result<Bus> {
+        let Devices { disks, nets, vsock, rng, balloon, console, .. } = config;
+        let mut outlines = vec![block::outline(DISK_QUEUES); disks.len()];
+        outlines.extend(vec![net::outline(); nets.len()]);
+        outlines.extend(vsock.as_ref().map(|_| vsock::outline()));
+        outlines.extend(rng.as_ref().map(|_| entropy::outline()));
+        outlines.extend(balloon.as_ref().map(|_| balloon::outline()));
+        outlines.extend(console.as_ref().map(|_| console::outline()));
+        let mut bus = Bus::new(windows);
+        for outline in outlines {
+            bus.add(Arc::new(outline.function()?)).map_err(io::Error::other)?;
+        }
+        Ok(bus)
     }
 
     /// The balloon, whose target can change while the VM runs.
     #[must_use]
     pub fn balloon(&self) -> Option<Arc<balloon::Balloon>> {
         self.balloon.clone()
+    }
+
+    /// The network cards, which count.
+    #[must_use]
+    pub fn cards(&self) -> Vec<Arc<net::Net>> {
+        self.cards.clone()
     }
 
     /// The devices as functions on a bus behind a bridge that passes on the bus addresses in `windows`, and their threads. To be
@@ -132,8 +163,7 @@ impl OpenDevices {
 }
 
 fn open_disk(disk: &Disk) -> Result<block::Disk, block::OpenError> {
-    let options = block::Options { path: disk.path.clone(), read_only: disk.readonly, direct: disk.direct };
-    block::Disk::open(&options, disk.id.as_deref().unwrap_or_default(), 1, Engine::Auto)
+    block::Disk::open(&disk.options(), disk.id.as_deref().unwrap_or_default(), DISK_QUEUES, Engine::Auto)
 }
 
 fn open_net(net: &Net) -> Result<net::Net, TapError> {

@@ -26,10 +26,13 @@ pub enum Outcome {
 pub const TABLE: [(Outcome, &str); 7] = [
     (Outcome::Success, "the guest powered off; a command other than run did its work"),
     (Outcome::Internal, "internal error: KVM or a system call failed while the VM ran"),
-    (Outcome::Usage, "usage or configuration error: a flag, a key, an image or a size; nothing was started"),
+    (
+        Outcome::Usage,
+        "usage or configuration error: a flag, a key, an image, a tap or a size; nothing was started",
+    ),
     (
         Outcome::Host,
-        "the host lacks something: /dev/kvm absent or not permitted, kvm_hv not loaded, a capability",
+        "the host lacks something: /dev/kvm absent or not permitted, kvm_hv not loaded, a capability, /dev/net/tun for a tap",
     ),
     (Outcome::GuestPanic, "the guest panicked"),
     (Outcome::RebootRefused, "the guest asked for a reboot and --no-reboot was given"),

@@ -5,13 +5,14 @@
 //! ```
 
 use crate::config::{ConfigError, VmConfig};
-use crate::control::{Load, RunDir, RunDirError, RunningVm, Server, Side, Steering};
+use crate::control::{Count, Load, RunDir, RunDirError, RunningVm, Server, Side, Steering};
 use crate::devices::DeviceError;
 use crate::exit_code::Outcome;
 use crate::placement::{PlacementError, cpu_sets};
 use arch_api::{Arch, HvError};
 use devices::console::{Console, ConsoleError};
 use devices::virtio::balloon::Balloon;
+use devices::virtio::net::Net;
 use kvm::OpenError;
 use nix::sched::CpuSet;
 use std::error::Error;
@@ -104,6 +105,10 @@ pub struct Ready<'a, A> {
     pub console: Arc<Console>,
     /// Its balloon.
     pub balloon: Option<Arc<Balloon>>,
+    /// Its network cards.
+    pub cards: Vec<Arc<Net>>,
+    /// How many accesses found nothing.
+    pub unclaimed: Count,
     /// Whose tunables and figures the control socket shows; cede's own tunables are given.
     pub side: Box<dyn FnOnce(Arc<SharedTunables>) -> Side + 'a>,
 }
@@ -129,7 +134,7 @@ impl Parts {
         config: &VmConfig,
         load: Option<Load>,
     ) -> Result<vmm::Outcome, PartsError> {
-        let Ready { machine, console, balloon, side } = ready;
+        let Ready { machine, console, balloon, cards, unclaimed, side } = ready;
         let tunables = Arc::<SharedTunables>::default();
         let steering = Arc::new(OnceLock::<Arc<Steering>>::new());
         let hangup = Arc::clone(&steering);
@@ -146,7 +151,7 @@ impl Parts {
             }),
         };
         let vm = vmm::Vm::new(machine, console, options)?;
-        let control = Arc::new(RunningVm::new(vm.handle(), side(tunables), balloon));
+        let control = Arc::new(RunningVm::new(vm.handle(), side(tunables), balloon, cards, unclaimed));
         let steering = steering.get_or_init(|| Arc::new(Steering::new(control, config.clone(), load)));
         // Ends before the VM's threads do.
         let _server = match self.run_dir {

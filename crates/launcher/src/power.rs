@@ -6,14 +6,17 @@ use crate::control::kernel::HostTunables;
 use crate::control::{Load, Side};
 use crate::devices::{OpenDevices, host_console};
 use crate::machine::{MachineError, Parts, Ready};
+use arch_api::HvError;
 use arch_api::ppc64::{Generation, Host, Irqchip, Plane};
 use kvm::ppc64::{CAPABILITIES, Vm, VmFd, probe};
 use kvm::{Kvm, OpenError, Parameters, Signals};
 use ppc64::boot::Placement;
+use ppc64::phb::Phb;
 use ppc64::{BootError, BootImages, Machine, MmuKind, Plan, PlanError, PlaneKind, Wish};
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
+use vcore::Tunables;
 
 /// A guest could not be run, or not to its end.
 pub type PowerError = MachineError<PlanError, BootError>;
@@ -56,8 +59,10 @@ fn wish(config: &VmConfig) -> Wish {
         plane: match config.plane {
             PlaneChoice::Auto => None,
             PlaneChoice::Kernel => Some(PlaneKind::Kernel),
+            PlaneChoice::Assist => Some(PlaneKind::Assist),
             PlaneChoice::Vmm => Some(PlaneKind::Vmm),
         },
+        polls: config.tunables.on(Tunables::NO_POLL).halt_poll_ns != 0,
         cmdline: config.boot.cmdline.clone(),
     }
 }
@@ -100,22 +105,25 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, PowerE
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?;
     let devices = OpenDevices::open(&config.devices)?;
-    let balloon = devices.balloon();
+    let (balloon, cards) = (devices.balloon(), devices.cards());
     let (plane, polls) = (plan.spec.plane, plan.host.generation == Generation::Power8);
     let vm = Vm::build(vm, plan.spec.clone(), &host, Signals { kick: vmm::kick_signal() })?;
     let figures = vm.figures();
     let console = Arc::new(host_console(&config.console, "the guest's console")?);
     let populate = move |memory| devices.bus(ppc64::phb::window::bus_ranges(), &memory);
     let machine = Machine::new(plan, vm, images, Arc::clone(&console), populate);
+    let mmio = machine.mmio();
     let side = |tunables| match plane {
-        Plane::Vmm(_) => Side::Vmm(tunables),
+        Plane::Vmm(_) => Side::Own { plane: "vmm", tunables },
+        Plane::Assist(_) => Side::Own { plane: "assist", tunables },
         Plane::Kernel => Side::Kernel(HostTunables::new(Parameters::default(), polls), figures),
     };
-    Ok(parts.run(Ready { machine, console, balloon, side: Box::new(side) }, config, load)?)
+    let (side, unclaimed) = (Box::new(side), Box::new(move || mmio.unclaimed()));
+    Ok(parts.run(Ready { machine, console, balloon, cards, unclaimed, side }, config, load)?)
 }
 
 /// The device tree that a configuration gives: this host's, or that of a bare-metal host of the generation
-/// that was named.
+/// that was named. Of the devices it has what the guest will find, and nothing of the host's is opened for them.
 ///
 /// # Errors
 /// When neither KVM nor a generation says what the machine is, or the images do not fit.
@@ -129,7 +137,10 @@ pub fn tree(config: &VmConfig) -> Result<Vec<u8>, PowerError> {
         Some(kernel) => BootImages::open(kernel, config.boot.initrd.as_deref(), plan.rma())?.placement(),
         None => Placement::NOMINAL,
     };
-    Ok(ppc64::dtb(&plan, &placement, &[], None)?)
+    let bus = OpenDevices::outline(&config.devices, ppc64::phb::window::bus_ranges());
+    let bus = bus.map_err(|source| HvError { call: "setting up the PCI devices", source })?;
+    let functions = Phb::new(bus, Arc::default()).map_or_else(Vec::new, |phb| phb.functions());
+    Ok(ppc64::dtb(&plan, &placement, &functions, None)?)
 }
 
 /// What `cede caps` says.

@@ -13,6 +13,7 @@ use serde::Serialize;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use x86_64::{BootError, BootImages, Machine, Plan, PlanError, Wish};
 
 /// A guest could not be run, or not to its end.
@@ -57,7 +58,10 @@ fn wish(config: &VmConfig) -> Result<Wish, ConfigError> {
             config.irqchip != IrqchipChoice::Auto,
             "a choice of interrupt controller (--irqchip, [machine] irqchip)",
         ),
-        (config.plane == PlaneChoice::Vmm, "a plane of cede's own (--plane, [cede] plane)"),
+        (
+            matches!(config.plane, PlaneChoice::Vmm | PlaneChoice::Assist),
+            "a plane of cede's own (--plane, [cede] plane)",
+        ),
         (translated, "a translation in front of devices (iommu)"),
     ];
     if let Some((_, what)) = unknown.into_iter().find(|(asked, _)| *asked) {
@@ -90,7 +94,7 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, X86Err
     plan.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
     let images = BootImages::open(kernel, config.boot.initrd.as_deref(), plan.wish.memory)?;
     let devices = OpenDevices::open(&config.devices)?;
-    let balloon = devices.balloon();
+    let (balloon, cards) = (devices.balloon(), devices.cards());
     let vm = Vm::build(VmFd::create(&kvm)?, Signals { kick: vmm::kick_signal() })?;
     let figures = vm.figures();
     let mut tunables = HostTunables::new(Parameters::default(), true);
@@ -100,8 +104,10 @@ pub fn run(config: &VmConfig, load: Option<Load>) -> Result<vmm::Outcome, X86Err
     let console = Arc::new(host_console(&config.console, "the guest's console")?);
     let populate = move |memory| devices.bus(x86_64::pci::windows(), &memory);
     let machine = Machine::new(plan, vm, images, Arc::clone(&console), populate);
+    let counter = machine.unclaimed();
+    let unclaimed = Box::new(move || counter.load(Ordering::Relaxed));
     let side = Box::new(|_| Side::Kernel(tunables, figures));
-    Ok(parts.run(Ready { machine, console, balloon, side }, config, load)?)
+    Ok(parts.run(Ready { machine, console, balloon, cards, unclaimed, side }, config, load)?)
 }
 
 /// What `cede caps` says.

@@ -26,6 +26,10 @@
 //! swap that opens the period; until that swap it counts as busy, so no period is open. The closer
 //! reads and writes them after the swap that closed it, and is busy itself until it cedes again.
 
+mod elsewhere;
+
+pub use elsewhere::{Look, Polled};
+
 use core::marker::PhantomData;
 
 use crate::machine::{Delivery, Event, Outcome, PeriodChange, delivery, transition};

@@ -10,6 +10,7 @@
 //! | [`word`] | the state of a vcore in 64 bits, and its invariants |
 //! | [`machine`] | every change of it: one pure transition function; `step(now, event) -> actions` |
 //! | [`poll`] | the polling interval's arithmetic, the kernel's |
+//! | [`sampling`] | how often to look at idle periods that the hypervisor handles |
 //! | [`tunables`] | `halt_poll_ns` and its like: text form, and the copy that a running VM reads |
 //! | [`stats`] | the counters and histograms, under the kernel's names |
 //! | [`timer`] | the policy of a timer that follows its vCPU |
@@ -47,6 +48,7 @@ pub mod futex;
 pub mod machine;
 pub mod poll;
 pub mod port;
+pub mod sampling;
 pub mod stats;
 pub mod sync;
 pub mod timer;
@@ -54,11 +56,12 @@ mod trace;
 pub mod tunables;
 pub mod word;
 
-pub use driver::{Conferred, Entry, Vcore, WrongState};
+pub use driver::{Conferred, Entry, Look, Polled, Vcore, WrongState};
 #[cfg(all(feature = "std", not(loom)))]
 pub use futex::{FutexPort, Kick, NoKick};
 pub use machine::{Actions, Event, Machine, Outcome};
 pub use port::{Port, Waited};
+pub use sampling::Sampling;
 pub use stats::{Snapshot, Stats};
 pub use tunables::{ParseTunablesError, SharedTunables, Tunables};
 pub use word::{Cause, Causes, Thread, ThreadMask, ThreadState, VcoreState, Word};

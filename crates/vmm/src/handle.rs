@@ -23,6 +23,11 @@ impl Handle {
         self.gate.resume();
     }
 
+    /// Has every vCPU look at what was changed for it: brings it out of the guest, or out of a nap, for a moment.
+    pub fn look_again(&self) {
+        self.vcores.request_exit();
+    }
+
     /// Whether the VM is paused.
     #[must_use]
     pub fn is_paused(&self) -> bool {

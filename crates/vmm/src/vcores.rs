@@ -12,7 +12,9 @@
 use arch_api::{Raise, Scheduler};
 use std::sync::{Arc, OnceLock};
 use vcore::word::MAX_THREADS;
-use vcore::{Cause, FutexPort, Kick, SharedTunables, Snapshot, Thread, ThreadMask, ThreadState, Vcore};
+use vcore::{
+    Cause, FutexPort, Kick, Look, Polled, SharedTunables, Snapshot, Thread, ThreadMask, ThreadState, Vcore,
+};
 
 /// How one vCPU's thread is reached while it is in the guest.
 struct Reach {
@@ -157,6 +159,29 @@ impl Scheduler for Vcores {
             })
         };
         vcore.confer(thread, can_use);
+    }
+
+    fn polls(&self) -> bool {
+        use vcore::Port;
+        // A VM has one set of tunables.
+        self.vcores[0].port().tunables().halt_poll_ns() != 0
+    }
+
+    fn interval(&self, vcpu: usize) -> u32 {
+        self.place(vcpu).0.next_halt_poll_ns()
+    }
+
+    fn poll(&self, vcpu: usize, timeout: u64, look: &mut dyn FnMut() -> Look) -> Polled {
+        use vcore::Port;
+        let (vcore, thread) = self.place(vcpu);
+        let deadline = vcore.port().now().saturating_add(timeout);
+        // The calling thread handles an exit, so it is in the host; were it not, KVM's sleep is always right.
+        vcore.poll_before_sleep(thread, Some(deadline), look).unwrap_or(Polled::Asleep)
+    }
+
+    fn slept(&self, vcpu: usize) {
+        let (vcore, thread) = self.place(vcpu);
+        vcore.slept(thread);
     }
 }
 

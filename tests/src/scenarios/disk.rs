@@ -15,7 +15,7 @@ pub(super) fn table() -> Vec<Scenario> {
     for host in [Host::Powernv9, Host::Powernv8, Host::Powernv10] {
         let elsewhere = host != Host::Powernv9;
         let killed =
-            |title, body| Scenario::at(host, title, Body::Steps(body)).within(900).ignored_if(elsewhere);
+            |title, body| Scenario::at(host, title, Body::Steps(body)).within(1800).ignored_if(elsewhere);
         table.extend([
             killed("disk_killed", |host| self::killed(host, "kernel")),
             killed("vmm_plane_disk_killed", |host| self::killed(host, "vmm")),
@@ -40,8 +40,8 @@ pub(super) fn table() -> Vec<Scenario> {
     table
 }
 
-/// MiB that are written: as much as the guest has memory.
-const WRITTEN: u32 = 256;
+/// MiB that are written: four times as much as the guest has memory.
+const WRITTEN: u32 = 1024;
 
 /// A guest on the root disk, which runs `command` when it is up.
 pub(super) fn on_root(plane: &str, disk: &str, flags: &str, command: &str) -> String {

@@ -1,5 +1,6 @@
 //! What is shown, as tables. Each module holds one subject; [`all`] puts those of one host together.
 
+mod assist_plane;
 mod boot;
 mod console;
 mod control;
@@ -119,6 +120,7 @@ impl Scenario {
 /// Every scenario; those that need no emulated host come first.
 pub fn all() -> Vec<Scenario> {
     let mut all = native::table();
+    all.extend(assist_plane::table());
     all.extend(boot::table());
     all.extend(console::table());
     all.extend(control::table());

@@ -24,12 +24,13 @@ pub(super) fn table() -> Vec<Scenario> {
     ]
 }
 
-/// dtc reads the tree, has nothing to say about it, and finds the processor in it.
+/// dtc reads the tree, has nothing to say about it, and finds the processor in it, and a disk and a card that need not be there.
 fn decompiles(generation: &str) -> Result<()> {
     let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
     let tree = dir.path().join("tree.dtb");
     let status = Command::new(native_cede()?)
-        .args(["fdt", "--cpu", generation, "--cpus", "8", "--threads", "4", "-o"])
+        .args(["fdt", "--cpu", generation, "--cpus", "8", "--threads", "4"])
+        .args(["--disk", "path=/nowhere/disk.img", "--net", "tap=nowhere0", "-o"])
         .arg(&tree)
         .status()
         .context("cannot run cede")?;
@@ -43,6 +44,8 @@ fn decompiles(generation: &str) -> Result<()> {
     ensure!(output.status.success() && said.is_empty(), "dtc ended with {} and said:\n{said}", output.status);
     let source = String::from_utf8_lossy(&output.stdout);
     let processor = format!("PowerPC,{}@", generation.to_uppercase());
-    ensure!(source.contains(&processor), "no {processor} in the tree:\n{source}");
+    for node in [&*processor, "pci@", "pci1af4,1042@0 {", "pci1af4,1041@1 {"] {
+        ensure!(source.contains(node), "no {node} in the tree:\n{source}");
+    }
     Ok(())
 }

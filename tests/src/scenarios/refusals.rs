@@ -1,8 +1,11 @@
 //! Bad input and poor hosts: one line that names the file or the key, the right exit code, and nothing started.
 
+use anyhow::{Result, bail, ensure};
 use xtask::lab::Host;
 
 use super::{Body, Refusal, Scenario};
+use crate::host::LabHost;
+use crate::runner::run_refusal;
 
 /// Wrong input: nothing was started.
 const USAGE: i32 = 2;
@@ -10,7 +13,12 @@ const USAGE: i32 = 2;
 const HOST: i32 = 3;
 
 pub(super) fn table() -> Vec<Scenario> {
-    INPUT.iter().chain(HOSTS).map(|row| row.scenario()).collect()
+    let mut table: Vec<_> = INPUT.iter().chain(HOSTS).map(|row| row.scenario()).collect();
+    let held = Body::Steps(what_a_running_vm_has);
+    table.push(Scenario::at(Host::Powernv9, "refuses_what_a_running_vm_has", held));
+    let noticed = Body::Steps(an_end_is_noticed);
+    table.push(Scenario::at(Host::Powernv9, "refuses_and_is_not_waited_for", noticed));
+    table
 }
 
 /// One refusal; `prepare` and `restore` are empty where the files are there already.
@@ -119,6 +127,24 @@ const INPUT: &[Row] = &[
         "cede run --config /tmp/vm.toml",
         &["/tmp/vm.toml", "sockets", "count", "threads", "model"],
     ),
+    input(
+        "refuses_disk_absent",
+        "",
+        "cede run --kernel /lab/hang --disk path=/tmp/absent",
+        &["disk 1 ([[disk]], --disk)", "/tmp/absent: there is no such file", "truncate -s 8G /tmp/absent"],
+    ),
+    input(
+        "refuses_disk_that_ends_in_a_sector",
+        "truncate -s 1000 /tmp/short",
+        "cede run --kernel /lab/hang --disk path=/tmp/short",
+        &["disk 1 ([[disk]], --disk)", "/tmp/short has 1000 bytes", "truncate -s %512 /tmp/short"],
+    ),
+    input(
+        "refuses_second_disk_of_the_same_image",
+        "truncate -s 1M /tmp/disk",
+        "cede run --kernel /lab/hang --disk path=/tmp/disk --disk path=/tmp/disk,readonly",
+        &["disks 1 and 2 are the same image, /tmp/disk", "readonly"],
+    ),
 ];
 
 const HOSTS: &[Row] = &[
@@ -167,4 +193,65 @@ const HOSTS: &[Row] = &[
         exit: HOST,
         says: &["vmm plane is not possible", "CAP_PERFMON", "perf_event_paranoid"],
     },
+    Row {
+        title: "refuses_tap_without_tun",
+        prepare: "lab-bridge br0; mv /dev/net/tun /dev/net/tun.away",
+        command: "cede run --kernel /lab/hang --net tap=tap0",
+        restore: "mv /dev/net/tun.away /dev/net/tun",
+        exit: HOST,
+        says: &["net 1 ([[net]], --net)", "no /dev/net/tun", "modprobe tun"],
+    },
+    // Root would be given a new one.
+    Row {
+        title: "refuses_tap_absent",
+        prepare: "lab-bridge br0; chmod 666 /dev/net/tun /dev/kvm; mkdir -m 777 /tmp/nobody; \
+                  echo 'nobody:x:65534:65534::/:/bin/sh' >/etc/passwd",
+        command: "su nobody -c 'cede run --run-dir /tmp/nobody --kernel /lab/hang --net tap=absent'",
+        restore: "rm /etc/passwd; rm -rf /tmp/nobody",
+        exit: USAGE,
+        says: &["net 1 ([[net]], --net)", "there is no tap absent", "ip tuntap add dev absent mode tap"],
+    },
 ];
+
+/// The tests themselves do not wait for what a VM that was refused will never print.
+fn an_end_is_noticed(host: &mut LabHost) -> Result<()> {
+    host.start("--kernel /tmp/absent")?;
+    let Err(error) = host.expect("a word of the guest") else {
+        bail!("there was a word of a guest that is none")
+    };
+    let error = format!("{error:#}");
+    ensure!(error == "cede ended with 2 before there was \"a word of the guest\"", "{error}");
+    let ended = host.wait()?;
+    ensure!(ended.code == USAGE && ended.text.contains("/tmp/absent"), "{ended:?}");
+    Ok(())
+}
+
+/// An image and a tap of a VM that runs are its own, until it is killed.
+fn what_a_running_vm_has(host: &mut LabHost) -> Result<()> {
+    const HAS: &str = "--name first --memory 64M --kernel /lab/hang --disk path=/tmp/held --net tap=held0,mac=52:54:00:00:00:01";
+    let refused = |command, says| Refusal { prepare: "true", command, restore: "true", says, exit: USAGE };
+    let second = [
+        refused(
+            "cede run --name second --kernel /lab/hang --disk path=/tmp/held",
+            &["disk 1 ([[disk]], --disk)", "/tmp/held is in use by", "make both read-only"],
+        ),
+        refused(
+            "cede run --name second --kernel /lab/hang --disk path=/tmp/held,readonly",
+            &["disk 1 ([[disk]], --disk)", "/tmp/held is in use by"],
+        ),
+        refused(
+            "cede run --name second --kernel /lab/hang --net tap=held0",
+            &["net 1 ([[net]], --net)", "tap held0 is in use", "another VM"],
+        ),
+    ];
+    host.ok("truncate -s 1M /tmp/held; lab-bridge br0 held0")?;
+    for _ in 0..2 {
+        host.start(HAS)?;
+        host.expect("hang: looping\n")?;
+        second.iter().try_for_each(|refusal| run_refusal(refusal, host))?;
+        host.ok("kill -KILL $pid")?;
+        ensure!(host.wait()?.code == 128 + 9, "cede was not killed");
+    }
+    host.ok("rm /tmp/held")?;
+    Ok(())
+}

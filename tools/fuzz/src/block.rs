@@ -33,7 +33,7 @@ pub fn play(data: &[u8]) {
         let options = Options {
             path: format!("/proc/self/fd/{}", image.as_raw_fd()).into(),
             read_only: setup & 1 != 0,
-            direct: false,
+            ..Options::default()
         };
         // Setting up a ring takes longer than all the rest.
         let engine = if setup & 0xf0 == 0 { Engine::Auto } else { Engine::Sync };

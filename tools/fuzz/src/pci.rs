@@ -10,6 +10,7 @@ use devices::virtio::{Running, Work, Workers};
 use irq::{Line, Message, Messages, Sink};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use vm_memory::{Bytes, GuestAddress};
 
 /// Runs a backend when the story says so, on its only thread.
@@ -105,11 +106,16 @@ pub fn play(data: &[u8]) {
     while let Some(act) = script.act(16) {
         step(act, &function, &memory, &workers, &mut script);
     }
-    function.reset();
+    reset(&function);
     assert!(lock(&workers.0).is_none(), "a backend outlives its reset");
     let mut status = [0xff];
     function.read(0, 20, &mut status);
     assert_eq!(status, [0], "the status after a reset");
+}
+
+/// Backends end at once here.
+fn reset(function: &VirtioPci) {
+    assert_eq!(function.reset(Instant::now()), Ok(()));
 }
 
 fn step(act: u8, function: &VirtioPci, memory: &Memory, workers: &Inline, script: &mut Script) {
@@ -131,7 +137,7 @@ fn step(act: u8, function: &VirtioPci, memory: &Memory, workers: &Inline, script
             function.set_message(script.half() % 8, Message { address: script.double(), data: script.word() })
         }
         10 => function.enable_messages(script.byte() & 1 == 0),
-        11 if script.byte() & 15 == 0 => function.reset(),
+        11 if script.byte() & 15 == 0 => reset(function),
         12 => {
             let at = GuestAddress(script.near(0x4000) % (RAM - 16));
             memory.write_slice(&script.take::<16>(), at).expect("in memory");

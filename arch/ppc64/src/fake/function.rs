@@ -2,9 +2,10 @@
 //!
 //! It asserts what the bus and the host bridge promise a function.
 
-use devices::pci::{Bar, BarKind, Bus, Doorbell, Function, Identity};
+use devices::pci::{Bar, BarKind, Bus, Doorbell, Function, Identity, Stuck};
 use irq::{Line, Message, Messages, Vector};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// Vectors of the functions of [`bus`], by slot.
@@ -37,6 +38,7 @@ struct State {
     messages: Vec<Message>,
     enabled: bool,
     resets: u32,
+    hangs: bool,
     stores: Vec<(u64, Vec<u8>)>,
     wiring: Option<(Arc<dyn Messages>, Line)>,
 }
@@ -71,6 +73,11 @@ impl FakeFunction {
 
     pub fn resets(&self) -> u32 {
         self.state().resets
+    }
+
+    /// Its work does not end, or does again.
+    pub fn hang(&self, hangs: bool) {
+        self.state().hangs = hangs;
     }
 
     /// Stores since the last time.
@@ -172,10 +179,14 @@ impl Function for FakeFunction {
         self.state().enabled = enabled;
     }
 
-    fn reset(&self) {
+    fn reset(&self, _: Instant) -> Result<(), Stuck> {
         let mut state = self.state();
+        if state.hangs {
+            return Err(Stuck("a fake".into()));
+        }
         let (messages, resets, wiring) =
             (vec![Message::default(); self.vectors.into()], state.resets + 1, state.wiring.take());
         *state = State { config: vec![0; 4096], messages, resets, wiring, ..State::default() };
+        Ok(())
     }
 }

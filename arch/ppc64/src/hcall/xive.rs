@@ -8,6 +8,7 @@
 mod tests;
 
 use super::Call;
+use crate::assist::queue;
 use crate::layout;
 use crate::papr::ret::{H_FUNCTION, H_HARDWARE, H_P2, H_P3, H_P4, H_P5, H_PARAMETER, H_SUCCESS};
 use crate::xive::{MASKED_PRIORITY, RESERVED_PRIORITY, XiveRoutes};
@@ -27,8 +28,7 @@ const ESB_STORE: u64 = 1;
 const EISN_MAX: u64 = 0x7fff_ffff;
 const PAGE_SHIFT: u32 = 16;
 
-/// The one size of event queue that the tree offers (`ibm,xive-eq-sizes`), which is KVM's only one.
-const QUEUE_SHIFT: u64 = 16;
+const QUEUE_SHIFT: u64 = queue::SHIFT as u64;
 
 /// The device and the routes, or H_FUNCTION.
 macro_rules! xive_or_return {
@@ -47,6 +47,13 @@ fn answer(result: Result<(), HvError>) -> i64 {
             tracing::debug!(error = %error.source, "{}", error.call);
             H_HARDWARE
         }
+    }
+}
+
+/// The poller of a vCPU's queues learns of a new one, or with `None` that one is gone.
+fn tell_assist(call: &Call<'_>, target: u64, priority: u8, address: Option<u64>) {
+    if let (Some(assist), Some(index)) = (&call.platform.assist, call.platform.cpus.by_server(target)) {
+        assist.queue(index, priority, address);
     }
 }
 
@@ -168,11 +175,15 @@ pub(super) fn set_queue_config(call: &mut Call<'_>) -> i64 {
             if address % size as u64 != 0 || !call.platform.memory.check_range(GuestAddress(address), size) {
                 return H_P4;
             }
-            XiveQueue { address, shift: QUEUE_SHIFT as u32, toggle: 1, index: 0 }
+            XiveQueue { address, shift: queue::SHIFT, toggle: 1, index: 0 }
         }
         _ => return H_P5,
     };
-    answer(device.set_queue(server, priority, queue))
+    let result = answer(device.set_queue(server, priority, queue));
+    if result == H_SUCCESS {
+        tell_assist(call, target, priority, (shift != 0).then_some(address));
+    }
+    result
 }
 
 /// flags, target, priority → flags, address, log2 of the bytes, with "debug": generation and index.
@@ -241,6 +252,9 @@ pub(super) fn reset(call: &mut Call<'_>) -> i64 {
     let result = answer(device.reset());
     if result == H_SUCCESS {
         routes.reset();
+        if let Some(assist) = &call.platform.assist {
+            assist.reset();
+        }
     }
     result
 }

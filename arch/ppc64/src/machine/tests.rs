@@ -40,6 +40,7 @@ fn wish() -> Wish {
         mmu: None,
         irqchip: None,
         plane: None,
+        polls: false,
         cmdline: "quiet".into(),
     }
 }

@@ -21,10 +21,11 @@ pub use mmio::Mmio;
 use crate::layout::{IRQ_PCI_LSI, PCI_BUID};
 use crate::tree::PciFunction;
 use arch_api::ppc64::{Bind, Partition, Trigger};
-use devices::pci::{Bus, DoorbellPort};
+use devices::pci::{Bus, DoorbellPort, ResetError};
 use irq::{Levels, Line, Sink};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use tce::TceTable;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -35,7 +36,12 @@ pub struct Phb {
     /// What the pins go through, once the bridge is connected.
     pins: OnceLock<Levels>,
     tces: Arc<TceTable>,
+    /// Functions that could not be quiesced.
+    stuck: Mutex<Option<ResetError>>,
 }
+
+/// How long devices have to stop. What they wait for is the host's storage, which takes seconds when it is busy.
+const QUIESCE: Duration = Duration::from_secs(10);
 
 impl Phb {
     /// A bridge in front of `bus`, none where that is empty; `tces` is what its functions go through.
@@ -43,7 +49,7 @@ impl Phb {
     pub fn new(bus: Bus, tces: Arc<TceTable>) -> Option<Self> {
         bus.functions().next()?;
         let messages = MessageSources::new(&bus);
-        Some(Self { bus, messages, pins: OnceLock::new(), tces })
+        Some(Self { bus, messages, pins: OnceLock::new(), tces, stuck: Mutex::default() })
     }
 
     /// Its interrupt sources, ascending.
@@ -98,15 +104,24 @@ impl Phb {
         &self.tces
     }
 
-    /// The functions' power-on state: when it returns none of them touches guest memory any more.
+    /// The functions' power-on state: when it returns none of them touches guest memory any more, but those that the log has
+    /// named, and then there is no reset.
     pub fn quiesce(&self) {
-        self.bus.reset();
+        let stuck = self.bus.reset(QUIESCE).err();
+        if let Some(error) = &stuck {
+            tracing::error!("devices do not stop, and may still touch guest memory: {error}");
+        }
+        *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = stuck;
     }
 
     /// The bridge's own power-on state. The functions are in theirs.
-    pub fn reset(&self) {
+    ///
+    /// # Errors
+    /// When some were not when they were last [quiesced](Phb::quiesce): what they do late would be done to the next guest.
+    pub fn reset(&self) -> Result<(), ResetError> {
         self.messages.reset();
         self.tces.reset();
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 }
 

@@ -20,6 +20,7 @@ fn wish() -> Wish {
         mmu: None,
         irqchip: None,
         plane: None,
+        polls: false,
         cmdline: "console=hvc0".into(),
     }
 }
@@ -164,7 +165,7 @@ fn reasons_are_given_in_a_line_each() {
         [
             "cpu: POWER9, the host's own",
             "mmu: radix, host and guest have it",
-            "plane: kernel, its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps",
+            "plane: kernel, it costs least where polling does not pay; assist is possible, and polls before it sleeps",
             "irqchip: xive, the host's KVM has it"
         ]
     );
@@ -173,7 +174,7 @@ fn reasons_are_given_in_a_line_each() {
         [
             "cpu: POWER8, as asked, by its architecture level",
             "mmu: hash, POWER8 has nothing else",
-            "plane: kernel, its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps",
+            "plane: kernel, its interrupt controller spares the guest exits; vmm is possible, and polls before it sleeps",
             "irqchip: xics, a POWER8 guest does not know it"
         ]
     );
@@ -182,7 +183,7 @@ fn reasons_are_given_in_a_line_each() {
         [
             "cpu: POWER9, the host's own",
             "mmu: hash, as asked",
-            "plane: kernel, its XIVE spares the guest an exit for each interrupt; vmm is possible, and polls before it sleeps",
+            "plane: kernel, its interrupt controller spares the guest exits; vmm is possible, and polls before it sleeps",
             "irqchip: xics, as asked"
         ]
     );
@@ -310,8 +311,52 @@ fn planes() {
         let plan = plane(&host, asked, None).unwrap();
         assert_eq!((plan.spec.plane, plan.spec.irqchip), (Plane::Kernel, Xive));
         assert!(!plan.hypertas(true).contains(&"hcall-join"), "a joined vCPU could not be woken");
-        let told =
-            plan.reasons.contains(&"plane: kernel, vmm is not possible: tracefs is not mounted".into());
+        let told = plan
+            .reasons
+            .contains(&"plane: kernel, vmm and assist are not possible: tracefs is not mounted".into());
         assert_eq!(told, asked.is_none(), "{:?}", plan.reasons);
     }
+}
+
+#[test]
+fn the_assist_plane_needs_a_xive_and_the_event() {
+    let assist = |host: &Host, cpu, irqchip| {
+        Plan::choose(Wish { plane: Some(PlaneKind::Assist), cpu, irqchip, ..wish() }, host)
+    };
+    for generation in [Power9, Power10] {
+        let plan = assist(&assumed_host(generation), None, None).unwrap();
+        assert_eq!((plan.spec.plane, plan.spec.irqchip), (Plane::Assist(0), Xive));
+        assert!(!plan.hypertas(true).contains(&"hcall-join"), "KVM owns H_PROD");
+        assert!(plan.reasons.contains(&"plane: assist, as asked".into()), "{:?}", plan.reasons);
+    }
+    let refused = |host: &Host, cpu, irqchip, why: &str| {
+        let error = assist(host, cpu, irqchip).unwrap_err();
+        assert!(matches!(&error, PlanError::NoAssistPlane(text) if text.contains(why)), "{error}");
+        assert!(error.to_string().contains("--plane kernel"), "{error}");
+    };
+    let host = assumed_host(Power9);
+    refused(&assumed_host(Power8), None, None, "a POWER8 guest does not know it");
+    refused(&host, Some(Power8), None, "a POWER8 guest does not know it");
+    refused(&host, None, Some(Xics), "ask for xive");
+    refused(&Host { xive: false, ..host.clone() }, None, None, "KVM_CAP_PPC_IRQ_XIVE");
+    refused(&Host { cede: Err("no tracefs".into()), ..host.clone() }, None, None, "no tracefs");
+    refused(&Host { cede: Ok(CedeRoute::Hcall), ..host }, None, None, "POWER8");
+}
+
+/// On POWER9 and later only cede polls, and of its planes the assist plane costs least.
+#[test]
+fn who_sets_halt_poll_ns_gets_a_plane_that_polls() {
+    let plane = |host: &Host, polls, irqchip| {
+        let plan = Plan::choose(Wish { polls, irqchip, ..wish() }, host).unwrap();
+        (plan.spec.plane, plan.reasons.iter().find(|reason| reason.starts_with("plane: ")).unwrap().clone())
+    };
+    let host = assumed_host(Power9);
+    assert_eq!(plane(&host, true, None).0, Plane::Assist(0));
+    assert_eq!(plane(&host, false, None).0, Plane::Kernel);
+    assert_eq!(plane(&assumed_host(Power8), true, None).0, Plane::Kernel);
+    let (kernel, why) = plane(&host, true, Some(Xics));
+    assert_eq!(kernel, Plane::Kernel);
+    assert!(why.contains("without halt polling") && why.contains("ask for xive"), "{why}");
+    let (kernel, why) = plane(&Host { cede: Err("no tracefs".into()), ..host }, true, None);
+    assert!(kernel == Plane::Kernel && why.contains("no tracefs"), "{why}");
 }

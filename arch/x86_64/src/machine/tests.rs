@@ -6,6 +6,7 @@ use crate::image::tests::{bz_image, file};
 use crate::layout::*;
 use crate::plan::Wish;
 use arch_api::x86_64::{CpuidLeaf, Host};
+use arch_api::{Look, Polled};
 
 struct NoScheduler;
 
@@ -13,6 +14,20 @@ impl Scheduler for NoScheduler {
     fn interrupt(&self, _: usize) {}
     fn prod(&self, _: usize) {}
     fn confer(&self, _: usize, _: Option<usize>) {}
+
+    fn polls(&self) -> bool {
+        false
+    }
+
+    fn interval(&self, _: usize) -> u32 {
+        0
+    }
+
+    fn poll(&self, _: usize, _: u64, _: &mut dyn FnMut() -> Look) -> Polled {
+        unreachable!("nobody polls on the kernel plane")
+    }
+
+    fn slept(&self, _: usize) {}
 }
 
 struct Rig {

@@ -13,12 +13,13 @@
 //!   works by exits.
 //! - A vCPU's MMIO takes no lock. The one of `refresh` is held by vCPUs that change what is decoded, and by no handler.
 
-use super::{Doorbell, Function};
+use super::{Doorbell, Function, Stuck};
 use arc_swap::ArcSwap;
 use irq::{Line, Messages};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Device slots of a bus.
@@ -46,6 +47,17 @@ pub trait DoorbellPort: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[error("a PCI bus has {SLOTS} slots, and all are taken; remove a device")]
 pub struct BusFull;
+
+/// Devices whose work does not end: something of the host's hangs, such as the storage behind a disk. They may still touch guest
+/// memory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no end within {} s of: {}", limit.as_secs(), devices.join(", "))]
+pub struct ResetError {
+    /// Their names.
+    pub devices: Vec<String>,
+    /// How long they were waited for.
+    pub limit: Duration,
+}
 
 /// A bus with up to 32 devices of one function each.
 pub struct Bus {
@@ -170,12 +182,17 @@ impl Bus {
     }
 
     /// The power-on state of all functions. When it returns none of them touches guest memory any more. Called while no
-    /// vCPU runs; waits for the functions' workers.
-    pub fn reset(&self) {
-        for function in &self.functions {
-            function.reset();
-        }
+    /// vCPU runs; waits for the functions' workers, for `limit` at most.
+    ///
+    /// # Errors
+    /// [`ResetError`]; the others have been reset.
+    pub fn reset(&self, limit: Duration) -> Result<(), ResetError> {
+        self.functions.iter().for_each(|function| function.stop());
+        let deadline = Instant::now() + limit;
+        let reset = |function: &Arc<dyn Function>| function.reset(deadline).err();
+        let stuck: Vec<String> = self.functions.iter().filter_map(reset).map(|Stuck(name)| name).collect();
         self.refresh();
+        if stuck.is_empty() { Ok(()) } else { Err(ResetError { devices: stuck, limit }) }
     }
 
     /// Brings the table and the registered doorbells up to what the functions decode now.

@@ -2,6 +2,7 @@
 
 use irq::{Line, Messages};
 use std::sync::Arc;
+use std::time::Instant;
 use vmm_sys_util::eventfd::EventFd;
 
 /// What a base address register decodes. I/O space is not offered: nothing modern needs it.
@@ -92,7 +93,18 @@ pub trait Function: Send + Sync {
     /// Turns MSI-X on or off, as `ibm,change-msi` does.
     fn enable_messages(&self, enabled: bool);
 
+    /// Has its work end, and does not wait for that: all functions of a bus end theirs at the same time. Called while no vCPU
+    /// runs, before [`reset`](Function::reset).
+    fn stop(&self) {}
+
     /// Its power-on state. When it returns nothing of the function touches guest memory any more. Called while no vCPU
-    /// runs, so it may wait for a worker.
-    fn reset(&self);
+    /// runs, so it may wait for a worker, until `deadline`.
+    ///
+    /// # Errors
+    /// When its work has not ended by then. It is as it was, and may still touch guest memory.
+    fn reset(&self, deadline: Instant) -> Result<(), Stuck>;
 }
+
+/// The name of a device whose work does not end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck(pub String);

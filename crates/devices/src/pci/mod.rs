@@ -5,7 +5,7 @@ mod config;
 mod function;
 mod msix;
 
-pub use bus::{Bus, BusFull, DoorbellPort};
+pub use bus::{Bus, BusFull, DoorbellPort, ResetError};
 pub use config::Config;
-pub use function::{Bar, BarKind, Doorbell, Function, Identity};
+pub use function::{Bar, BarKind, Doorbell, Function, Identity, Stuck};
 pub use msix::{CAPABILITY as MSIX, MOST as MSIX_MOST, Msix};

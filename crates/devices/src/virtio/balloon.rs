@@ -21,7 +21,7 @@ mod ranges;
 mod tests;
 mod work;
 
-use super::{Activation, Backend, Device, Interrupts, Kind};
+use super::{Activation, Backend, Device, Interrupts, Kind, Outline};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +39,7 @@ const FREE_PAGE_HINT: u32 = 3;
 const PAGE_REPORTING: u32 = 5;
 
 /// Entries of each queue. Linux has one request at a time in each.
-const ENTRIES: u16 = 128;
+const QUEUES: [u16; Role::ALL.len()] = [128; Role::ALL.len()];
 
 /// Offset of the pages that the driver has given, in configuration space; those it is asked for are at 0.
 const ACTUAL: u64 = 4;
@@ -80,6 +80,12 @@ impl Shared {
     fn tell_by(&self, interrupts: Option<Arc<dyn Interrupts>>) {
         *self.interrupts.lock().unwrap_or_else(PoisonError::into_inner) = interrupts;
     }
+}
+
+/// What a bus shows of a balloon.
+#[must_use]
+pub fn outline() -> Outline {
+    Outline::new(Kind::Balloon, QUEUES)
 }
 
 /// A balloon.
@@ -142,7 +148,7 @@ impl Device for Balloon {
     }
 
     fn queues(&self) -> &[u16] {
-        &[ENTRIES; Role::ALL.len()]
+        &QUEUES
     }
 
     fn config(&self, offset: u64, data: &mut [u8]) {

@@ -17,9 +17,9 @@ mod request;
 mod tests;
 mod uring;
 
-pub use image::{OpenError, Options};
+pub use image::{OpenError, Options, check};
 
-use super::{Activation, Backend, Device, Kind};
+use super::{Activation, Backend, Device, Kind, Outline};
 use backend::{Queues, Shared};
 use image::{Image, SECTOR};
 use request::{DISCARD, ID, SEGMENT, SEGMENTS, ZEROES};
@@ -32,6 +32,9 @@ use virtio_bindings::virtio_blk;
 /// Entries of a queue.
 const QUEUE: u16 = 256;
 
+/// Offset of `writeback` in the configuration.
+const WRITE_BACK: u64 = 32;
+
 /// How transfers reach the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Engine {
@@ -42,6 +45,16 @@ pub enum Engine {
     Sync,
     /// io_uring, or an error.
     Uring,
+}
+
+/// What a bus shows of a disk with so many queues.
+#[must_use]
+pub fn outline(queues: u16) -> Outline {
+    Outline::new(Kind::Block, sizes(queues))
+}
+
+fn sizes(queues: u16) -> Vec<u16> {
+    vec![QUEUE; queues.max(1).into()]
 }
 
 /// A disk, as its driver negotiates with it.
@@ -64,8 +77,8 @@ impl Disk {
         let mut serial = [0; ID];
         let length = id.len().min(ID);
         serial[..length].copy_from_slice(&id.as_bytes()[..length]);
-        let shared = Shared::new(image, name.clone(), serial);
-        Ok(Self { shared: Arc::new(shared), name, queues: vec![QUEUE; queues.max(1).into()], engine })
+        let shared = Shared::new(image, name.clone(), serial, !options.write_through);
+        Ok(Self { shared: Arc::new(shared), name, queues: sizes(queues), engine })
     }
 
     /// `struct virtio_blk_config`.
@@ -80,6 +93,7 @@ impl Disk {
         let physical = image.physical_block() / image.logical_block();
         put(24, &[physical.trailing_zeros() as u8]);
         put(26, &(physical as u16).to_le_bytes());
+        put(WRITE_BACK as usize, &[self.shared.is_write_back().into()]);
         put(34, &(self.queues.len() as u16).to_le_bytes());
         let granule = (image.physical_block() / SECTOR as u32).to_le_bytes();
         if image.discards() {
@@ -114,6 +128,7 @@ impl Device for Disk {
         ];
         let sometimes = [
             (virtio_blk::VIRTIO_BLK_F_RO, image.is_read_only()),
+            (virtio_blk::VIRTIO_BLK_F_CONFIG_WCE, !image.is_read_only()),
             (virtio_blk::VIRTIO_BLK_F_MQ, self.queues.len() > 1),
             (virtio_blk::VIRTIO_BLK_F_DISCARD, image.discards()),
             (virtio_blk::VIRTIO_BLK_F_WRITE_ZEROES, !image.is_read_only()),
@@ -132,6 +147,13 @@ impl Device for Disk {
         data.fill(0);
         let length = rest.len().min(data.len());
         data[..length].copy_from_slice(&rest[..length]);
+    }
+
+    /// The driver may write one field, whether there is a cache.
+    fn set_config(&self, offset: u64, data: &[u8]) {
+        if let (WRITE_BACK, [choice @ (0 | 1)]) = (offset, data) {
+            self.shared.set_write_back(*choice == 1);
+        }
     }
 
     fn activate(&self, activation: Activation) -> io::Result<Box<dyn Backend>> {

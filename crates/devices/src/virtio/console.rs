@@ -12,7 +12,7 @@
 mod tests;
 
 use super::alarm::Alarm;
-use super::{Activation, Backend, Buffers, Device, Kind, NeedsReset, Ring};
+use super::{Activation, Backend, Buffers, Device, Kind, NeedsReset, Outline, Ring};
 use crate::console;
 use crate::dma::Memory;
 use std::io;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Entries of each queue.
-const ENTRIES: u16 = 128;
+const QUEUES: [u16; 2] = [128; 2];
 
 /// The queues (5.3.2).
 const RECEIVE: u16 = 0;
@@ -41,6 +41,12 @@ const TURN: usize = 64;
 
 /// How long until a busy host is offered output again.
 const AGAIN: Duration = Duration::from_millis(10);
+
+/// What a bus shows of a console.
+#[must_use]
+pub fn outline() -> Outline {
+    Outline::new(Kind::Console, QUEUES)
+}
 
 /// A console.
 #[derive(Debug)]
@@ -72,7 +78,7 @@ impl Device for Console {
     }
 
     fn queues(&self) -> &[u16] {
-        &[ENTRIES; 2]
+        &QUEUES
     }
 
     /// What is there belongs to features that are not offered.

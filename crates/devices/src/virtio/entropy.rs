@@ -17,7 +17,7 @@
 mod tests;
 
 use super::alarm::Alarm;
-use super::{Activation, Backend, Buffers, Device, Kind, NeedsReset, Ring};
+use super::{Activation, Backend, Buffers, Device, Kind, NeedsReset, Outline, Ring};
 use crate::dma::Memory;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -26,7 +26,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// Entries of the queue. Linux has one request at a time.
-const ENTRIES: u16 = 64;
+const QUEUES: [u16; 1] = [64];
 
 /// Bytes for one chain at most: a device may give less than a buffer has room for (5.4.6.2).
 const CHAIN_BYTES: usize = 4096;
@@ -51,6 +51,12 @@ pub fn host(bytes: &mut [u8]) -> io::Result<usize> {
             other => return Ok(other?),
         }
     }
+}
+
+/// What a bus shows of it.
+#[must_use]
+pub fn outline() -> Outline {
+    Outline::new(Kind::Entropy, QUEUES)
 }
 
 /// An entropy source.
@@ -81,7 +87,7 @@ impl Device for Entropy {
     }
 
     fn queues(&self) -> &[u16] {
-        &[ENTRIES]
+        &QUEUES
     }
 
     /// It has none.

@@ -20,6 +20,7 @@ pub mod entropy;
 #[cfg(any(test, feature = "testing"))]
 pub mod hostile;
 pub mod net;
+mod outline;
 mod ring;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -30,6 +31,7 @@ mod worker;
 
 pub use chain::{Buffers, Malformed, Missing, Span, Spans};
 pub use device::{Activation, Backend, Device, Interrupts, Kind, NeedsReset, Running, Work, Workers};
+pub use outline::Outline;
 pub use ring::Ring;
 pub use vectors::Vectors;
 pub use worker::Threads;

@@ -1,4 +1,4 @@
-//! The perf event that brings a thread out of KVM_RUN when its vCPU cedes (POWER9 and later).
+//! The perf events that bring a thread out of KVM_RUN when its vCPU cedes, or wakes (POWER9 and later).
 //!
 //! KVM handles H_CEDE itself on these processors, and sleeps in KVM_RUN. Just before it does, and only if there is
 //! nothing to wake up for, it hits the tracepoint `kvm_hv:kvmppc_vcore_blocked` with `where` = 0. A perf event on it,
@@ -12,6 +12,8 @@
 //!                              ▼                       ▼
 //!                         schedule() ◀── does not sleep; KVM_RUN returns EINTR
 //! ```
+//!
+//! The same tracepoint with `where` = 1 follows the sleep. An event on that one brings the thread out when KVM has slept.
 //!
 //! What must hold: losing the event costs no wake-up. Then KVM sleeps as it would without us, and wakes for the external
 //! interrupt's level (KVM_INTERRUPT), the decrementer and signals. perf itself drops events when more come in
@@ -44,8 +46,28 @@ struct PerfEventAttr {
 
 const PERF_TYPE_TRACEPOINT: u32 = 2;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
-/// `_IOW('$', 6, char *)` with powerpc's encoding.
+/// `_IO('$', 0)`, `_IO('$', 1)`, `_IOW('$', 4, __u64)` and `_IOW('$', 6, char *)` with powerpc's encoding.
+const PERF_EVENT_IOC_ENABLE: u32 = 0x2000_2400;
+const PERF_EVENT_IOC_DISABLE: u32 = 0x2000_2401;
+const PERF_EVENT_IOC_PERIOD: u32 = 0x8008_2404;
 const PERF_EVENT_IOC_SET_FILTER: u32 = 0x8008_2406;
+
+/// Of the attribute's flags: the event is opened switched off.
+const DISABLED: u64 = native_first_bit();
+
+/// The first bit of a C bit field in 64 bits: the lowest one on little-endian machines, the highest on big-endian ones.
+const fn native_first_bit() -> u64 {
+    if cfg!(target_endian = "big") { 1 << 63 } else { 1 }
+}
+
+/// Which side of KVM's sleep an event tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// KVM is about to sleep.
+    Before,
+    /// KVM has slept.
+    After,
+}
 
 /// The event of one thread. Closed with the vCPU.
 #[derive(Debug)]
@@ -56,13 +78,21 @@ pub(super) struct CedeEvent {
 }
 
 impl CedeEvent {
-    /// Opens it for the calling thread.
+    /// Opens that of cedes for the calling thread, switched on.
     pub fn open(tracepoint: u64) -> io::Result<Self> {
+        let event = Self::open_disabled(tracepoint, Side::Before)?;
+        event.enable()?;
+        Ok(event)
+    }
+
+    /// Opens one for the calling thread, switched off.
+    pub fn open_disabled(tracepoint: u64, side: Side) -> io::Result<Self> {
         let attr = PerfEventAttr {
             kind: PERF_TYPE_TRACEPOINT,
             size: size_of::<PerfEventAttr>() as u32,
             config: tracepoint,
             sample_period: 1,
+            flags: DISABLED,
             wakeup_events: 1,
             ..Default::default()
         };
@@ -76,15 +106,39 @@ impl CedeEvent {
         // SAFETY: perf_event_open made this descriptor for us just now, and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let raw = fd.as_raw_fd();
-        // The way into the sleep only: the way out of it would send a second signal.
+        // One side only: the other would send a second signal.
+        let filter = match side {
+            Side::Before => c"where == 0",
+            Side::After => c"where == 1",
+        };
         // SAFETY: the argument is a zero-terminated string that outlives the call, which only reads it.
-        check(unsafe { libc::ioctl(raw, PERF_EVENT_IOC_SET_FILTER as _, c"where == 0".as_ptr()) }.into())?;
+        check(unsafe { libc::ioctl(raw, PERF_EVENT_IOC_SET_FILTER as _, filter.as_ptr()) }.into())?;
         let owner = Owner { kind: F_OWNER_TID, pid: gettid() };
         // SAFETY: the structure is the kernel's f_owner_ex and outlives the call, which only reads it.
         check(unsafe { libc::fcntl(raw, F_SETOWN_EX, &raw const owner) }.into())?;
         // SAFETY: no pointers. The signal is the default one, SIGIO.
         check(unsafe { libc::fcntl(raw, libc::F_SETFL, libc::O_ASYNC) }.into())?;
         Ok(Self { fd, seen: 0 })
+    }
+
+    /// Switches it on.
+    pub fn enable(&self) -> io::Result<()> {
+        // SAFETY: no pointers; 0 is the event itself and not its group.
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), PERF_EVENT_IOC_ENABLE as _, 0) }.into()).map(drop)
+    }
+
+    /// Switches it off. A signal that is under way may still come.
+    pub fn disable(&self) -> io::Result<()> {
+        // SAFETY: as for `enable`.
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), PERF_EVENT_IOC_DISABLE as _, 0) }.into()).map(drop)
+    }
+
+    /// Of an event that is switched off: lets so many pass from when it is switched on, and signals the last of them, and so
+    /// on. (perf counts anew when an event whose period was set is switched on.)
+    pub fn set_period(&self, period: u64) -> io::Result<()> {
+        // SAFETY: the kernel reads 64 bits from the address, which outlive the call.
+        let set = unsafe { libc::ioctl(self.fd.as_raw_fd(), PERF_EVENT_IOC_PERIOD as _, &raw const period) };
+        check(set.into()).map(drop)
     }
 
     /// Whether the thread has ceded since the last call. The signal alone does not say so: perf sends it from an interrupt

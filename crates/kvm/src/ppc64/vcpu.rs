@@ -2,14 +2,15 @@
 
 use super::cede_watch::CedeWatch;
 use super::pin::Pin;
+use super::sleep_watch::SleepWatch;
 use super::timebase;
 use super::vm::VmFd;
 use crate::bindings::ppc64::*;
 use crate::fd::{KvmFd, Mapping};
 use crate::ioctl::ppc64::*;
-use crate::signals::Signals;
+use crate::signals::{CEDE, Signals};
 use crate::stats::{KvmStats, StatsError};
-use arch_api::ppc64::{ExternalPin, Regs};
+use arch_api::ppc64::{CedeRoute, ExternalPin, Plane, Regs, Watch};
 use arch_api::{Exit, HvError, Reply};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -24,9 +25,19 @@ pub struct Vcpu {
     /// KVM's XICS is connected, so there is an ICP to reset.
     xics: bool,
     signals: Signals,
-    /// Where an event tells of cedes.
-    cede: Option<CedeWatch>,
+    idle: Idle,
     timebase_hz: u32,
+}
+
+/// How the vCPU's cedes come out of KVM.
+#[derive(Debug)]
+enum Idle {
+    /// Not at all, or as hypercalls.
+    None,
+    /// By an event that tells of each, so that KVM never sleeps.
+    Cedes(CedeWatch),
+    /// By events that are switched on where it pays; else KVM sleeps.
+    Sleeps(SleepWatch),
 }
 
 /// What a vCPU is made with, beside its number.
@@ -36,8 +47,8 @@ pub(crate) struct Making {
     pub run_size: usize,
     /// What is let through while it runs.
     pub signals: Signals,
-    /// The tracepoint that tells of a cede.
-    pub tracepoint: Option<u64>,
+    /// Who handles H_CEDE.
+    pub plane: Plane,
     /// Ticks of the timebase per second.
     pub timebase_hz: u32,
 }
@@ -66,9 +77,13 @@ impl Vcpu {
             let source = io::Error::other("KVM_GET_VCPU_MMAP_SIZE is smaller than kvm_run");
             return Err(HvError { call: "mmap(kvm_run)", source });
         }
-        let cede = how.tracepoint.map(CedeWatch::new);
+        let idle = match how.plane {
+            Plane::Vmm(CedeRoute::Event(id)) => Idle::Cedes(CedeWatch::new(id)),
+            Plane::Vmm(CedeRoute::Hcall) | Plane::Kernel => Idle::None,
+            Plane::Assist(id) => Idle::Sleeps(SleepWatch::new(id)),
+        };
         let (signals, timebase_hz) = (how.signals, how.timebase_hz);
-        Ok(Self { fd: Arc::new(fd), run, xics: false, signals, cede, timebase_hz })
+        Ok(Self { fd: Arc::new(fd), run, xics: false, signals, idle, timebase_hz })
     }
 
     /// The shared page. The kernel writes it only within KVM_RUN, which takes `&mut self` too.
@@ -152,7 +167,7 @@ impl arch_api::Vcpu for Vcpu {
         // The kernel sets the reason only where it has one.
         self.shared().exit_reason = KVM_EXIT_UNKNOWN;
         let result = self.fd.value("KVM_RUN", KVM_RUN, 0);
-        if let Some(watch) = &mut self.cede {
+        if let Idle::Cedes(watch) = &mut self.idle {
             watch.exited();
         }
         match result {
@@ -233,10 +248,22 @@ impl arch_api::ppc64::Vcpu for Vcpu {
 
     fn watch_cede(&mut self) -> Result<(), HvError> {
         let call = "perf_event_open(kvm_hv:kvmppc_vcore_blocked)";
-        match &mut self.cede {
-            Some(watch) => watch.open().map_err(|source| HvError { call, source }),
-            None => Ok(()),
+        match &mut self.idle {
+            Idle::Cedes(watch) => watch.open().map_err(|source| HvError { call, source }),
+            Idle::None | Idle::Sleeps(_) => Ok(()),
         }
+    }
+
+    fn watch(&mut self, watch: Watch) -> Result<(), HvError> {
+        let call = "the perf events on kvm_hv:kvmppc_vcore_blocked";
+        match &mut self.idle {
+            Idle::Sleeps(events) => events.set(watch).map_err(|source| HvError { call, source }),
+            Idle::None | Idle::Cedes(_) => Ok(()),
+        }
+    }
+
+    fn vpa(&mut self) -> Result<u64, HvError> {
+        self.get_one(KVM_REG_PPC_VPA_ADDR, "KVM_GET_ONE_REG(VPA_ADDR)")
     }
 
     fn external_pin(&self) -> Arc<dyn ExternalPin> {
@@ -265,20 +292,32 @@ impl arch_api::ppc64::Vcpu for Vcpu {
 }
 
 impl Vcpu {
-    /// Which signal it was.
+    /// Which signal it was, and what it tells.
     fn interrupted(&mut self) -> Result<Exit, HvError> {
-        self.signals.take()?;
-        let Some(watch) = &mut self.cede else { return Ok(Exit::Interrupted) };
-        let call = "read(kvm_hv:kvmppc_vcore_blocked)";
-        if !watch.ceded().map_err(|source| HvError { call, source })? {
-            return Ok(Exit::Interrupted);
-        }
+        let signal = self.signals.take()?;
+        let exit = match &mut self.idle {
+            Idle::None => return Ok(Exit::Interrupted),
+            Idle::Cedes(watch) => {
+                let call = "read(kvm_hv:kvmppc_vcore_blocked)";
+                if !watch.ceded().map_err(|source| HvError { call, source })? {
+                    return Ok(Exit::Interrupted);
+                }
+                Exit::Ceded
+            }
+            Idle::Sleeps(_) if signal != Some(CEDE) => return Ok(Exit::Interrupted),
+            Idle::Sleeps(events) => match events.watch() {
+                // Of an event that was switched off meanwhile.
+                Watch::Off => return Ok(Exit::Interrupted),
+                Watch::Wake => return Ok(Exit::Woken),
+                Watch::Cedes { .. } => Exit::Ceded,
+            },
+        };
         // perf's signal can come so late that KVM had been woken before it, and the guest has run on. Of a guest that has
         // just ceded the registers say so; taking one that has not for one that has would let it sleep with work to do.
         let mut regs = kvm_regs::default();
         self.fd.exchange("KVM_GET_REGS", KVM_GET_REGS, &mut regs)?;
         let ceded = regs.gpr[3] == H_SUCCESS && regs.msr & MSR_EE != 0;
-        Ok(if ceded { Exit::Ceded } else { Exit::Interrupted })
+        Ok(if ceded { exit } else { Exit::Interrupted })
     }
 
     /// KVM's own figures of this vCPU, for any thread. To be asked for before the vCPU runs first.

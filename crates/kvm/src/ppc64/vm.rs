@@ -11,7 +11,7 @@ use crate::signals::Signals;
 use crate::stats::VcpuFigures;
 use crate::system::{Kvm, OpenError};
 use arch_api::HvError;
-use arch_api::ppc64::{Bind, CedeRoute, Host, Irqchip, Mmu, Partition, Plane, Trigger, VmSpec, Xive};
+use arch_api::ppc64::{Bind, Host, Irqchip, Mmu, Partition, Plane, Trigger, VmSpec, Xive};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
@@ -102,8 +102,8 @@ impl Vm {
         }
         let controller = match (spec.plane, spec.irqchip) {
             (Plane::Vmm(_), _) => Controller::None,
-            (Plane::Kernel, Irqchip::Xics) => create_xics(&vm, &spec)?,
-            (Plane::Kernel, Irqchip::Xive) => {
+            (Plane::Kernel | Plane::Assist(_), Irqchip::Xics) => create_xics(&vm, &spec)?,
+            (Plane::Kernel | Plane::Assist(_), Irqchip::Xive) => {
                 Controller::Xive(XiveDevice::create(&vm, &spec, host.page_size)?)
             }
         };
@@ -258,12 +258,8 @@ impl arch_api::ppc64::Vm for Vm {
     }
 
     fn create_vcpu(&self, server: u32) -> Result<Vcpu, HvError> {
-        let tracepoint = match self.spec.plane {
-            Plane::Vmm(CedeRoute::Event(id)) => Some(id),
-            Plane::Vmm(CedeRoute::Hcall) | Plane::Kernel => None,
-        };
         let (run_size, signals, timebase_hz) = (self.vm.run_size, self.signals, self.timebase_hz);
-        let making = Making { run_size, signals, tracepoint, timebase_hz };
+        let making = Making { run_size, signals, plane: self.spec.plane, timebase_hz };
         let mut vcpu = Vcpu::create(&self.vm, server, making)?;
         vcpu.enable(KVM_CAP_PPC_PAPR, [0; 2], "KVM_ENABLE_CAP(PPC_PAPR)")?;
         if let Some(pvr) = self.spec.compat {

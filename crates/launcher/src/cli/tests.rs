@@ -129,7 +129,7 @@ fn a_usage_error_is_one_line_that_names_the_flag() {
         ),
         (
             &["run", "--disk", "path=a,b"],
-            "invalid value 'path=a,b' for '--disk <path=FILE,...>': unknown key \"b\"; keys: path, readonly, direct, \
+            "invalid value 'path=a,b' for '--disk <path=FILE,...>': unknown key \"b\"; keys: path, readonly, direct, writethrough, \
              id, iommu; a value with a comma has to be in a file; see cede --help",
         ),
         (

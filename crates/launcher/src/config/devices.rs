@@ -12,8 +12,8 @@ pub use values::{DeviceThreads, MacAddress};
 pub(super) use values::{cid, disk_id, tap};
 
 use super::{ConsoleChoice, MemorySize};
+use devices::virtio::block::{self, OpenError};
 use std::fmt;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -49,15 +49,13 @@ pub enum DevicesError {
         value: String,
     },
     /// A disk's image.
-    #[error("cannot use {} as disk {number} (path in [[disk]], or --disk path=…)", path.display())]
+    #[error("disk {number} ([[disk]], --disk) cannot be had")]
     Image {
         /// Which disk, from 1.
         number: usize,
-        /// The image.
-        path: PathBuf,
         /// Why.
         #[source]
-        source: io::Error,
+        source: OpenError,
     },
     /// An image that two disks would change under each other's hands.
     #[error(
@@ -129,6 +127,8 @@ pub struct DiskSettings {
     pub readonly: bool,
     /// Whether the host's page cache is left out.
     pub direct: bool,
+    /// Whether every write lasts by itself.
+    pub writethrough: bool,
     /// What the guest is told as its serial number.
     pub id: Option<String>,
     /// Whether it goes through the host bridge's translation.
@@ -166,6 +166,8 @@ pub struct Disk {
     pub readonly: bool,
     /// Whether the host's page cache is left out (`O_DIRECT`).
     pub direct: bool,
+    /// Whether every write lasts by itself, unless the guest wants otherwise.
+    pub writethrough: bool,
     /// What the guest is told as its serial number: 1 to 20 printable ASCII characters.
     pub id: Option<String>,
     /// Whether it offers to go through the host bridge's translation (VIRTIO_F_ACCESS_PLATFORM).
@@ -237,6 +239,19 @@ pub struct Devices {
     pub threads: DeviceThreads,
 }
 
+impl Disk {
+    /// How its image is opened.
+    #[must_use]
+    pub fn options(&self) -> block::Options {
+        block::Options {
+            path: self.path.clone(),
+            read_only: self.readonly,
+            direct: self.direct,
+            write_through: self.writethrough,
+        }
+    }
+}
+
 impl DeviceSettings {
     /// These settings of flags, and what `file` says: its disks and cards come before these; another device that
     /// is here is this one alone.
@@ -265,8 +280,8 @@ impl DeviceSettings {
     ) -> Result<Devices, DevicesError> {
         let disks: Vec<Disk> = numbered(self.disks, |n, disk| {
             let missing = |key| DevicesError::missing(format!("disk {n}"), key, "[[disk]]", "--disk");
-            let DiskSettings { path, readonly, direct, id, iommu } = disk;
-            Ok(Disk { path: path.ok_or_else(|| missing("path"))?, readonly, direct, id, iommu })
+            let DiskSettings { path, readonly, direct, writethrough, id, iommu } = disk;
+            Ok(Disk { path: path.ok_or_else(|| missing("path"))?, readonly, direct, writethrough, id, iommu })
         })?;
         let nets: Vec<Net> = numbered(self.nets, |n, net| {
             let missing = |key| DevicesError::missing(format!("net {n}"), key, "[[net]]", "--net");
@@ -357,6 +372,7 @@ impl fmt::Display for Devices {
             let marks = [
                 (disk.readonly, "readonly"),
                 (disk.direct, "direct"),
+                (disk.writethrough, "writethrough"),
                 (disk.iommu, "iommu"),
                 (disk.id.is_some(), &id),
             ];

@@ -2,7 +2,8 @@
 
 use super::devices::{DevicesError, Disk};
 use super::{ConfigError, VmConfig};
-use std::fs::{File, Metadata, OpenOptions};
+use devices::virtio::block;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -27,7 +28,7 @@ pub fn check_memory(config: &VmConfig, host_bytes: u64) -> Result<(), ConfigErro
     Ok(())
 }
 
-/// Whether the images can be read, those of disks also written, if the guest may. What is in them is for those who load
+/// Whether the images can be read, those of disks also written, if the guest may, and are as long as disks are. What is in them is for those who load
 /// them.
 ///
 /// # Errors
@@ -44,8 +45,8 @@ pub fn check_images(config: &VmConfig) -> Result<(), ConfigError> {
 fn check_disks(disks: &[Disk]) -> Result<(), DevicesError> {
     let mut images = Vec::new();
     for (number, disk) in (1..).zip(disks) {
-        let path = disk.path.clone();
-        let image = image(disk).map_err(|source| DevicesError::Image { number, path, source })?;
+        let found = block::check(&disk.options()).map_err(|source| DevicesError::Image { number, source })?;
+        let image = Image::from(&found);
         let same =
             images.iter().find(|(_, other, readonly)| *other == image && !(*readonly && disk.readonly));
         if let Some(&(one, ..)) = same {
@@ -62,16 +63,6 @@ fn readable(path: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     File::open(path).map(drop)
-}
-
-/// Whether a disk's image can be opened, and which one it is, whatever its path.
-fn image(disk: &Disk) -> io::Result<Image> {
-    let found = std::fs::metadata(&disk.path)?;
-    if !found.is_file() && !found.file_type().is_block_device() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a regular file nor a block device"));
-    }
-    OpenOptions::new().read(true).write(!disk.readonly).open(&disk.path)?;
-    Ok(Image::from(&found))
 }
 
 /// A file or block device by the kernel's numbers.

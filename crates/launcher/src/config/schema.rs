@@ -230,6 +230,7 @@ pub const KEYS: &[Key] = &[
     device!("disk", "path", Text, disks.last_mut() => path = super::path),
     device!("disk", "readonly", Boolean, disks.last_mut() => readonly = boolean),
     device!("disk", "direct", Boolean, disks.last_mut() => direct = boolean),
+    device!("disk", "writethrough", Boolean, disks.last_mut() => writethrough = boolean),
     device!("disk", "id", Text, disks.last_mut() => id = disk_id),
     device!("disk", "iommu", Boolean, disks.last_mut() => iommu = boolean),
     device!("net", "tap", Text, nets.last_mut() => tap = tap),

@@ -62,6 +62,7 @@ path = "/vm/root.img"
 path = "/dev/vdb"
 readonly = true
 direct = true
+writethrough = true
 id = "data-1"
 iommu = true
 
@@ -227,7 +228,7 @@ fn each_mistake_has_its_line() {
             "vm.toml:2:11: backend: \"tty\" is no console; it can be stdio, pty or file=PATH",
         ),
         ("[console]\nbackend = 'file='", "vm.toml:2:11: backend: \"file=\" has no path; write file=PATH"),
-        ("[cede]\nplane = 'user'", "vm.toml:2:9: plane: \"user\" is none of auto, kernel, vmm"),
+        ("[cede]\nplane = 'user'", "vm.toml:2:9: plane: \"user\" is none of auto, kernel, assist, vmm"),
         (
             "[vcore]\nhalt_pol_ns = 1",
             "vm.toml:2:1: unknown key \"halt_pol_ns\" in [vcore] (did you mean \"halt_poll_ns\"?); keys: \

@@ -13,6 +13,8 @@ pub enum PlaneChoice {
     Auto,
     /// KVM
     Kernel,
+    /// KVM, but cede polls before KVM sleeps
+    Assist,
     /// cede's own scheduler for virtual cores
     Vmm,
 }

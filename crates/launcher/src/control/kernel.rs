@@ -87,7 +87,7 @@ impl HostTunables {
         if !self.polls {
             return Err(
                 "Linux has no halt polling for guests on POWER9 and later, so on the kernel plane there \
-                        is nothing to set; start the VM with --plane vmm ([cede] plane), where cede polls"
+                        is nothing to set; start the VM with --plane assist or --plane vmm ([cede] plane), where cede polls"
                     .into(),
             );
         }

@@ -80,6 +80,21 @@ pub struct Stat {
     pub tunables: Option<Named>,
     /// Its vCPUs.
     pub vcpus: Vec<Vcpu>,
+    /// Its devices, as far as they count.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+    /// Loads and stores of the guest's where nothing is.
+    #[serde(default)]
+    pub unclaimed_accesses: u64,
+}
+
+/// A device's figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// What it is, as `net tap0`.
+    pub device: String,
+    /// Counters, since the VM started.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// A vCPU's figures. The names are KVM's.

@@ -1,36 +1,71 @@
 //! A running VM as the control socket sees it, on either plane.
 
 use super::kernel::{HostTunables, counters};
-use super::protocol::Ballooned;
+use super::protocol::{Ballooned, Device};
 use super::{Control, Inflate, VcpuStats};
 use crate::config::TunableChanges;
+use devices::virtio::Device as _;
 use devices::virtio::balloon::Balloon;
+use devices::virtio::net::Net;
 use kvm::VcpuFigures;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use vcore::{SharedTunables, ThreadState, Tunables};
 use vmm::{Handle, VcpuStatus};
 
 /// Whose the tunables and the figures are.
 pub enum Side {
     /// cede's own.
-    Vmm(Arc<SharedTunables>),
+    Own {
+        /// The plane's name.
+        plane: &'static str,
+        /// The VM's own.
+        tunables: Arc<SharedTunables>,
+    },
     /// KVM's and the host's.
     Kernel(HostTunables, VcpuFigures),
 }
+
+/// A number that grows.
+pub type Count = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// The VM.
 pub struct RunningVm {
     handle: Handle,
     side: Side,
     balloon: Option<Arc<Balloon>>,
+    cards: Vec<Arc<Net>>,
+    unclaimed: Count,
 }
 
 impl RunningVm {
-    /// The VM behind `handle`.
+    /// The VM behind `handle`, with these devices to steer and to count; `unclaimed` is how many accesses found nothing.
     #[must_use]
-    pub fn new(handle: Handle, side: Side, balloon: Option<Arc<Balloon>>) -> Self {
-        Self { handle, side, balloon }
+    pub fn new(
+        handle: Handle,
+        side: Side,
+        balloon: Option<Arc<Balloon>>,
+        cards: Vec<Arc<Net>>,
+        unclaimed: Count,
+    ) -> Self {
+        Self { handle, side, balloon, cards, unclaimed }
     }
+}
+
+/// A card's figures, by their names.
+fn figures(card: &Net) -> Device {
+    let counters = card.counters();
+    let named = [
+        ("rx_packets", &counters.rx_packets),
+        ("rx_bytes", &counters.rx_bytes),
+        ("rx_dropped", &counters.rx_dropped),
+        ("tx_packets", &counters.tx_packets),
+        ("tx_bytes", &counters.tx_bytes),
+        ("tx_dropped", &counters.tx_dropped),
+    ];
+    // Each is a number for itself.
+    let named = named.map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)));
+    Device { device: card.name().to_owned(), counters: named.into() }
 }
 
 fn small(number: usize) -> u32 {
@@ -62,22 +97,23 @@ impl Inflate for Balloon {
 impl Control for RunningVm {
     fn plane(&self) -> &'static str {
         match self.side {
-            Side::Vmm(_) => "vmm",
+            Side::Own { plane, .. } => plane,
             Side::Kernel(..) => "kernel",
         }
     }
 
     fn tunables(&self) -> Option<Tunables> {
         match &self.side {
-            Side::Vmm(tunables) => Some(tunables.get()),
+            Side::Own { tunables, .. } => Some(tunables.get()),
             Side::Kernel(host, _) => host.get(),
         }
     }
 
     fn set(&self, changes: TunableChanges) -> Result<(), String> {
         match &self.side {
-            Side::Vmm(tunables) => {
+            Side::Own { tunables, .. } => {
                 tunables.set(changes.on(tunables.get()));
+                self.handle.look_again();
                 Ok(())
             }
             Side::Kernel(host, _) => host.set(changes),
@@ -88,7 +124,7 @@ impl Control for RunningVm {
         let paused = self.handle.is_paused();
         let figures = |(vcpu, status): (usize, VcpuStatus)| {
             let (halt_poll_ns, stats) = match &self.side {
-                Side::Vmm(_) => (Some(status.halt_poll_ns), status.snapshot),
+                Side::Own { .. } => (Some(status.halt_poll_ns), status.snapshot),
                 Side::Kernel(_, figures) => {
                     let kvm = figures.with(vcpu, counters).and_then(Result::ok);
                     (None, kvm.unwrap_or(status.snapshot))
@@ -104,6 +140,14 @@ impl Control for RunningVm {
             }
         };
         self.handle.status().into_iter().enumerate().map(figures).collect()
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        self.cards.iter().map(|card| figures(card)).collect()
+    }
+
+    fn unclaimed_accesses(&self) -> u64 {
+        (self.unclaimed)()
     }
 
     fn pause(&self) -> Result<(), String> {

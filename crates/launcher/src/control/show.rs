@@ -1,6 +1,7 @@
 //! What the commands print.
 
-use super::protocol::{Ballooned, Info, Named, Stat, Vcpu};
+use super::protocol::{Ballooned, Info, Named, Stat};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// The counters of the table: a heading that fits, and KVM's name.
@@ -29,10 +30,27 @@ pub fn balloon(Ballooned { target, actual }: &Ballooned) -> String {
     format!("asked for {}M, given {}M", target >> 20, actual >> 20)
 }
 
+/// Whose counter it is.
+#[derive(Clone, Copy)]
+enum Of {
+    /// The vCPU of this number.
+    Vcpu(u32),
+    /// The device in this place.
+    Device(usize),
+}
+
+fn counter(stat: &Stat, of: Of, name: &str) -> Option<u64> {
+    let counters = match of {
+        Of::Vcpu(number) => &stat.vcpus.iter().find(|vcpu| vcpu.vcpu == number)?.stats,
+        Of::Device(place) => &stat.devices.get(place)?.counters,
+    };
+    counters.get(name).copied()
+}
+
 /// The figures since the VM started.
 #[must_use]
 pub fn totals(stat: &Stat) -> String {
-    table(stat, |vcpu, name| vcpu.stats.get(name).copied())
+    text(stat, stat.unclaimed_accesses, |of, name| counter(stat, of, name))
 }
 
 /// The figures per second between two times of the same VM. `None` if they are not: it was started anew, or
@@ -43,17 +61,38 @@ pub fn rates(before: &Stat, after: &Stat) -> Option<String> {
     if before.info.pid != after.info.pid {
         return None;
     }
-    Some(table(after, |vcpu, name| {
-        let old = before.vcpus.iter().find(|old| old.vcpu == vcpu.vcpu)?;
-        let grown = vcpu.stats.get(name)?.saturating_sub(*old.stats.get(name)?);
+    let rate = |old: u64, new: u64| {
+        let grown = new.saturating_sub(old);
         let rate = (u128::from(grown) * 1_000_000_000 + u128::from(elapsed / 2)) / u128::from(elapsed);
         u64::try_from(rate).ok()
-    }))
+    };
+    let unclaimed = rate(before.unclaimed_accesses, after.unclaimed_accesses).unwrap_or(u64::MAX);
+    Some(text(after, unclaimed, |of, name| rate(counter(before, of, name)?, counter(after, of, name)?)))
+}
+
+/// What runs, its vCPUs, its devices; and the accesses that found nothing, if there were any.
+fn text(stat: &Stat, unclaimed: u64, value: impl Fn(Of, &str) -> Option<u64>) -> String {
+    let state = if stat.info.paused { "paused" } else { "running" };
+    let tunables = tunables(stat.tunables.as_ref());
+    let mut text = format!("{}: plane {}, {state}, {tunables}\n", stat.info.name, stat.info.plane);
+    text += &vcpus(stat, &value);
+    if !stat.devices.is_empty() {
+        text += "\n\n";
+        text += &devices(stat, &value);
+    }
+    if unclaimed > 0 {
+        // Writing to a String cannot fail.
+        _ = write!(text, "\n\nunclaimed accesses  {unclaimed}");
+    }
+    text
+}
+
+fn dash(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".into(), |value| value.to_string())
 }
 
 /// A heading, a row for each vCPU, and their sum. A figure that there is none of is a dash.
-fn table(stat: &Stat, value: impl Fn(&Vcpu, &str) -> Option<u64>) -> String {
-    let dash = |value: Option<u64>| value.map_or_else(|| "-".into(), |value| value.to_string());
+fn vcpus(stat: &Stat, value: impl Fn(Of, &str) -> Option<u64>) -> String {
     let mut rows = vec![["vcpu", "core", "state", "interval"].map(String::from).to_vec()];
     rows[0].extend(COLUMNS.map(|(heading, _)| heading.to_owned()));
     let mut sums: [Option<u64>; COLUMNS.len()] = [None; COLUMNS.len()];
@@ -65,7 +104,7 @@ fn table(stat: &Stat, value: impl Fn(&Vcpu, &str) -> Option<u64>) -> String {
             dash(vcpu.halt_poll_ns.map(u64::from)),
         ];
         for (sum, (_, name)) in sums.iter_mut().zip(COLUMNS) {
-            let value = value(vcpu, name);
+            let value = value(Of::Vcpu(vcpu.vcpu), name);
             *sum = value.map_or(*sum, |value| Some(sum.unwrap_or(0).saturating_add(value)));
             row.push(dash(value));
         }
@@ -75,16 +114,22 @@ fn table(stat: &Stat, value: impl Fn(&Vcpu, &str) -> Option<u64>) -> String {
     all.extend(sums.map(dash));
     rows.push(all);
 
-    let state = if stat.info.paused { "paused" } else { "running" };
-    let mut text = format!(
-        "{}: plane {}, {state}, {}\n",
-        stat.info.name,
-        stat.info.plane,
-        tunables(stat.tunables.as_ref())
-    );
     // The first three are words, the others figures.
-    text.push_str(&aligned(&rows, 3));
-    text
+    aligned(&rows, 3)
+}
+
+/// A heading with the name of every counter that one of them has, and a row for each device.
+fn devices(stat: &Stat, value: impl Fn(Of, &str) -> Option<u64>) -> String {
+    let names: BTreeSet<&str> =
+        stat.devices.iter().flat_map(|device| device.counters.keys()).map(String::as_str).collect();
+    let mut rows = vec![vec!["device".to_owned()]];
+    rows[0].extend(names.iter().map(ToString::to_string));
+    for (place, device) in stat.devices.iter().enumerate() {
+        let mut row = vec![device.device.clone()];
+        row.extend(names.iter().map(|name| dash(value(Of::Device(place), name))));
+        rows.push(row);
+    }
+    aligned(&rows, 1)
 }
 
 /// The VMs that run, a line each under a heading.

@@ -132,6 +132,8 @@ impl Steering {
             uptime_ns: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             tunables: self.control.tunables().map(named),
             vcpus: self.control.vcpus().iter().map(Vcpu::from).collect(),
+            devices: self.control.devices(),
+            unclaimed_accesses: self.control.unclaimed_accesses(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A VM that is none behind a real socket.
 
 use super::client::{Client, ClientError, list};
-use super::protocol::{self, Ballooned, Command, Info, Paused, Stat, Tuned};
+use super::protocol::{self, Ballooned, Command, Device, Info, Paused, Stat, Tuned};
 use super::*;
 use crate::config::schema;
 use crate::config::{ConfigError, Settings, VmConfig};
@@ -22,6 +22,8 @@ struct Fake {
     refusal: Mutex<Option<&'static str>>,
     paused: AtomicBool,
     balloon: FakeBalloon,
+    devices: Mutex<Vec<Device>>,
+    unclaimed: AtomicU64,
 }
 
 /// Its guest gives half of what it is asked for.
@@ -71,6 +73,14 @@ impl Control for Fake {
         let busy =
             VcpuStats { vcpu: 1, thread: 1, state: "running".into(), halt_poll_ns: None, ..idle.clone() };
         vec![idle, busy]
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        self.devices.lock().unwrap().clone()
+    }
+
+    fn unclaimed_accesses(&self) -> u64 {
+        self.unclaimed.load(SeqCst)
     }
 
     fn pause(&self) -> Result<(), String> {
@@ -276,7 +286,6 @@ fn a_request_that_is_wrong_is_answered() {
 fn clients_that_hang_are_in_nobodys_way() {
     let base = tempfile::tempdir().unwrap();
     let (server, _fake) = serve(base.path(), "vm");
-    let begin = Instant::now();
     let mut hung: Vec<UnixStream> = Vec::new();
     let mut hang = || {
         let mut stream = UnixStream::connect(server.dir().socket()).unwrap();
@@ -286,10 +295,20 @@ fn clients_that_hang_are_in_nobodys_way() {
         }
         hung.push(stream);
     };
+    let mut shortest = Duration::MAX;
     for _ in 0..14 {
         hang();
-        ask::<Paused>(base.path(), "vm", &Command::Pause).unwrap();
+        // On a busy machine those that were served a moment ago may still count.
+        loop {
+            let begin = Instant::now();
+            if ask::<Paused>(base.path(), "vm", &Command::Pause).is_ok() {
+                shortest = shortest.min(begin.elapsed());
+                break;
+            }
+        }
     }
+    // Whoever waited for one that hangs waited each time.
+    assert!(shortest < Duration::from_secs(4), "nobody waited for those that hang");
     let busy = loop {
         match ask::<Paused>(base.path(), "vm", &Command::Pause) {
             Err(error) => break error,
@@ -297,7 +316,6 @@ fn clients_that_hang_are_in_nobodys_way() {
         }
     };
     assert_eq!(busy.to_string(), "16 clients are being served; try again");
-    assert!(begin.elapsed() < Duration::from_secs(4), "nobody waited for those that hang");
     drop(hung);
     while ask::<Paused>(base.path(), "vm", &Command::Pause).is_err() {
         std::thread::sleep(Duration::from_millis(1));
@@ -494,6 +512,38 @@ fn a_person_sees_a_table() {
     assert_eq!(
         show::list(&[Info { pid: 17, ..after.info }]),
         "name  pid  plane  vcpus  state\nvm    17   vmm    2      running"
+    );
+}
+
+/// A device has a row, and counters that another lacks; what was not there before has no rate.
+#[test]
+fn a_person_sees_the_devices_that_count() {
+    let base = tempfile::tempdir().unwrap();
+    let (_vm, fake) = serve(base.path(), "vm");
+    let device = |name: &str, counters: &[(&str, u64)]| Device {
+        device: name.into(),
+        counters: counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+    };
+    let stat = || ask::<Stat>(base.path(), "vm", &Command::Stat).unwrap();
+    let tail = |text: String| text.split_once("\n\n").unwrap().1.to_owned();
+
+    *fake.devices.lock().unwrap() =
+        vec![device("net tap0", &[("rx_packets", 4)]), device("x", &[("bytes", 1000)])];
+    fake.unclaimed.store(3, SeqCst);
+    let before = stat();
+    assert_eq!(
+        tail(show::totals(&before)),
+        "device    bytes  rx_packets\n\
+         net tap0      -           4\n\
+         x          1000           -\n\n\
+         unclaimed accesses  3"
+    );
+    *fake.devices.lock().unwrap() = vec![device("net tap0", &[("rx_packets", 104), ("bytes", 1)])];
+    let after = Stat { uptime_ns: before.uptime_ns + 10_000_000_000, ..stat() };
+    assert_eq!(
+        tail(show::rates(&before, &after).unwrap()),
+        "device    bytes  rx_packets\n\
+         net tap0      -          10"
     );
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::Settings;
 use crate::report::chain;
 use devices::dma::{self, Untranslated};
+use devices::pci::Function;
 use std::fs;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -35,11 +36,28 @@ fn devices_are_on_the_bus_in_their_order() {
     assert_eq!(devices.balloon().unwrap().target(), 64 << 20);
     let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
     let bus = devices.bus(Vec::new(), &dma::memory(ram, Arc::new(Untranslated))).unwrap();
+    let shown = |bus: &Bus| -> Vec<_> {
+        let function = |(devfn, function): (u8, &Arc<dyn Function>)| {
+            (devfn, function.identity(), function.bars().to_vec(), function.vectors())
+        };
+        bus.functions().map(function).collect()
+    };
+    let outline = OpenDevices::outline(&config(&text), Vec::new()).unwrap();
+    assert_eq!(shown(&outline), shown(&bus), "what `cede fdt` shows is what the guest gets");
     let found: Vec<_> =
         bus.functions().map(|(devfn, function)| (devfn, function.identity().device)).collect();
     // Disk, vsock, rng, balloon, console: 0x1040 and virtio's types.
     assert_eq!(found, [(0, 0x1042), (8, 0x1053), (16, 0x1044), (24, 0x1045), (32, 0x1043)]);
     assert!(OpenDevices::open(&Devices::default()).unwrap().balloon().is_none());
+}
+
+/// Nothing of the host's is needed to look: neither the tap nor an image.
+#[test]
+fn an_outline_needs_nothing_of_the_host() {
+    let text = "[[net]]\ntap = 'nowhere0'\n[[disk]]\npath = '/nowhere/a.img'";
+    let bus = OpenDevices::outline(&config(text), Vec::new()).unwrap();
+    let found: Vec<_> = bus.functions().map(|(_, function)| function.identity().device).collect();
+    assert_eq!(found, [0x1042, 0x1041]);
 }
 
 #[test]

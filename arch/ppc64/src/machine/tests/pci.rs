@@ -164,6 +164,19 @@ fn the_next_boot_finds_functions_messages_and_window_as_the_first_did() {
     assert_eq!((phb.messages().granted(0, 0), phb.tces().get(1)), (None, 0));
 }
 
+/// What it does late it would do to the next guest.
+#[test]
+fn there_is_no_next_boot_while_a_function_hangs() {
+    let rig = Rig::booted();
+    rig.functions[1].hang(true);
+    rig.machine.quiesce();
+    let Err(Fatal::Reset(error)) = rig.machine.reset() else { panic!("it boots") };
+    assert_eq!(error.to_string(), "no end within 10 s of: a fake");
+    rig.functions[1].hang(false);
+    rig.machine.quiesce();
+    rig.machine.reset().unwrap();
+}
+
 #[test]
 fn a_machine_without_functions_has_no_host_bridge() {
     let console = Console::file(Path::new("/dev/null")).unwrap();

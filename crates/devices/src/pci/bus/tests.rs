@@ -80,8 +80,9 @@ impl Function for Numbered {
 
     fn enable_messages(&self, _: bool) {}
 
-    fn reset(&self) {
+    fn reset(&self, _: Instant) -> Result<(), Stuck> {
         self.config.lock().unwrap().reset();
+        Ok(())
     }
 }
 
@@ -158,7 +159,7 @@ fn functions_answer_where_their_windows_are() {
     assert!(bus.write(0x1_0000_4008, &[1]));
     assert_eq!(*functions[0].written.lock().unwrap(), [(0, 8)]);
     assert_eq!(*port.0.lock().unwrap(), [0x1_0000_0010, 0x1_0000_4010]);
-    bus.reset();
+    bus.reset(Duration::ZERO).unwrap();
     assert_eq!(answer(&bus, 0x8000_0000), None);
     assert!(port.0.lock().unwrap().is_empty());
 }

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::io;
 use std::mem::Discriminant;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use virtio_bindings::virtio_blk;
 use vm_memory::{Bytes, GuestAddress, Permissions};
@@ -22,13 +23,28 @@ pub struct Shared {
     pub image: Image,
     name: String,
     id: [u8; ID],
+    /// Whether writes may wait in a cache until they are flushed, and what that is to a new driver. Relaxed: the choice holds for the writes
+    /// that begin when the device's thread has seen it, and the driver cannot tell.
+    write_back: AtomicBool,
+    write_back_at_first: bool,
     /// Failures that the log has.
     told: Mutex<HashSet<(Discriminant<Operation>, Option<i32>)>>,
 }
 
 impl Shared {
-    pub fn new(image: Image, name: String, id: [u8; ID]) -> Self {
-        Self { image, name, id, told: Mutex::default() }
+    pub fn new(image: Image, name: String, id: [u8; ID], write_back: bool) -> Self {
+        let told = Mutex::default();
+        Self { image, name, id, write_back: write_back.into(), write_back_at_first: write_back, told }
+    }
+
+    /// What the driver finds in its configuration.
+    pub fn is_write_back(&self) -> bool {
+        self.write_back.load(Ordering::Relaxed)
+    }
+
+    /// What the driver wants (VIRTIO_BLK_F_CONFIG_WCE).
+    pub fn set_write_back(&self, write_back: bool) {
+        self.write_back.store(write_back, Ordering::Relaxed);
     }
 
     /// Logs a failure, once for each kind.
@@ -72,6 +88,8 @@ pub struct Queues {
     buffers: Buffers,
     /// Whether the driver flushes by itself what it wants to last.
     flushes: bool,
+    /// Whether it says in the configuration when.
+    says_when: bool,
 }
 
 impl Queues {
@@ -83,6 +101,7 @@ impl Queues {
         Self {
             limits,
             flushes: features & 1 << virtio_blk::VIRTIO_BLK_F_FLUSH != 0,
+            says_when: features & 1 << virtio_blk::VIRTIO_BLK_F_CONFIG_WCE != 0,
             left: vec![false; rings.len()],
             requests: Vec::new(),
             free: Vec::new(),
@@ -204,9 +223,11 @@ impl Queues {
         self.finish(slot, result)
     }
 
-    /// pwritev2(2)'s flags for a write: it lasts by itself where the driver does not flush.
-    fn write_flags(&self) -> i32 {
-        if self.flushes { 0 } else { libc::RWF_DSYNC }
+    /// pwritev2(2)'s flags for a write: it lasts by itself where the driver does not flush, or nothing may wait in a cache.
+    pub fn write_flags(&self) -> i32 {
+        let write_back =
+            if self.says_when { self.shared.is_write_back() } else { self.shared.write_back_at_first };
+        if self.flushes && write_back { 0 } else { libc::RWF_DSYNC }
     }
 
     /// The transfer that was alone no longer is.
@@ -388,5 +409,6 @@ impl Drop for Queues {
         if let Some(uring) = &mut self.uring {
             uring.drain();
         }
+        self.shared.set_write_back(self.shared.write_back_at_first);
     }
 }

@@ -5,7 +5,7 @@
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -23,6 +23,8 @@ pub struct Options {
     pub read_only: bool,
     /// Past the host's page cache (O_DIRECT).
     pub direct: bool,
+    /// Every write lasts by itself, unless the driver wants otherwise.
+    pub write_through: bool,
 }
 
 /// An image cannot be a disk. The text says what to do.
@@ -124,38 +126,9 @@ impl Image {
     pub fn open(options: &Options) -> Result<Self, OpenError> {
         let path = &options.path;
         let fail = |what| move |source| OpenError::Host { path: path.clone(), what, source };
-        let access = if options.read_only { "read" } else { "write" };
-        let refused = |error: io::Error| match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOENT) => OpenError::Missing { path: path.clone() },
-            Some(Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
-                OpenError::Denied { path: path.clone(), access }
-            }
-            Some(Errno::EBUSY) => {
-                busy(path, "the host, which has it mounted or part of another device".into())
-            }
-            Some(Errno::EINVAL) if options.direct => OpenError::NoDirect { path: path.clone() },
-            _ => OpenError::Host { path: path.clone(), what: "open it", source: error },
-        };
-        // Before it is opened: a pipe would wait for its other end.
-        let kind = std::fs::metadata(path).map_err(refused)?.file_type();
-        let is_device = kind.is_block_device();
-        if !is_device && !kind.is_file() {
-            let what = if kind.is_dir() { "a directory" } else { "no file that holds data" };
-            return Err(OpenError::NotADisk { path: path.clone(), what });
-        }
-        let mut flags = OFlag::empty();
-        flags.set(OFlag::O_DIRECT, options.direct);
-        flags.set(OFlag::O_EXCL, is_device && !options.read_only);
-        let mut open = OpenOptions::new();
-        open.read(true).write(!options.read_only).custom_flags(flags.bits());
-        let mut file = open.open(path).map_err(refused)?;
+        let (mut file, is_device) = open(options, true)?;
         lock(&file, options)?;
-
-        let size = if is_device { device_size(&file) } else { file.seek(SeekFrom::End(0)) };
-        let size = size.map_err(fail("read its size"))?;
-        if size == 0 || size % SECTOR != 0 {
-            return Err(OpenError::Size { path: path.clone(), size });
-        }
+        let size = size(&mut file, is_device, path)?;
         let (mut logical, mut physical) = match is_device {
             true => device_blocks(&file).map_err(fail("read its block size"))?,
             false => (SECTOR as u32, file.metadata().map_err(fail("read its block size"))?.blksize() as u32),
@@ -295,6 +268,53 @@ impl AsFd for Image {
 /// Whether the host has no such operation here, rather than failing at it.
 pub fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY))
+}
+
+/// Looks whether an image can be a disk, and leaves it to whoever has it: the file, by the kernel's numbers.
+///
+/// # Errors
+/// [`OpenError`], as far as one look can tell: not that somebody else has it.
+pub fn check(options: &Options) -> Result<Metadata, OpenError> {
+    let (mut file, is_device) = open(options, false)?;
+    size(&mut file, is_device, &options.path)?;
+    let fail = |source| OpenError::Host { path: options.path.clone(), what: "read what it is", source };
+    file.metadata().map_err(fail)
+}
+
+/// Opens an image, and says whether it is a block device; one that is to be written, for us alone if `exclusive`.
+fn open(options: &Options, exclusive: bool) -> Result<(File, bool), OpenError> {
+    let path = &options.path;
+    let access = if options.read_only { "read" } else { "write" };
+    let refused = |error: io::Error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT) => OpenError::Missing { path: path.clone() },
+        Some(Errno::EACCES | Errno::EPERM | Errno::EROFS) => OpenError::Denied { path: path.clone(), access },
+        Some(Errno::EBUSY) => busy(path, "the host, which has it mounted or part of another device".into()),
+        Some(Errno::EINVAL) if options.direct => OpenError::NoDirect { path: path.clone() },
+        _ => OpenError::Host { path: path.clone(), what: "open it", source: error },
+    };
+    // Before it is opened: a pipe would wait for its other end.
+    let kind = std::fs::metadata(path).map_err(refused)?.file_type();
+    let is_device = kind.is_block_device();
+    if !is_device && !kind.is_file() {
+        let what = if kind.is_dir() { "a directory" } else { "no file that holds data" };
+        return Err(OpenError::NotADisk { path: path.clone(), what });
+    }
+    let mut flags = OFlag::empty();
+    flags.set(OFlag::O_DIRECT, options.direct);
+    flags.set(OFlag::O_EXCL, exclusive && is_device && !options.read_only);
+    let mut open = OpenOptions::new();
+    open.read(true).write(!options.read_only).custom_flags(flags.bits());
+    Ok((open.open(path).map_err(refused)?, is_device))
+}
+
+/// Its bytes, which are as many as a disk can have.
+fn size(file: &mut File, is_device: bool, path: &Path) -> Result<u64, OpenError> {
+    let size = if is_device { device_size(file) } else { file.seek(SeekFrom::End(0)) };
+    let fail = |source| OpenError::Host { path: path.to_owned(), what: "read its size", source };
+    match size.map_err(fail)? {
+        size if size == 0 || size % SECTOR != 0 => Err(OpenError::Size { path: path.to_owned(), size }),
+        size => Ok(size),
+    }
 }
 
 fn busy(path: &Path, user: String) -> OpenError {

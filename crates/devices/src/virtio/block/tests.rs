@@ -161,6 +161,49 @@ fn a_driver_that_never_flushes_writes_through() {
     }
 }
 
+/// Who has a cache: what the disk was opened with, then what the driver wants, if it has said that it would say so; until the reset.
+#[test]
+fn the_driver_says_whether_writes_wait_in_a_cache() {
+    const WCE: u64 = 1 << virtio_blk::VIRTIO_BLK_F_CONFIG_WCE;
+    let queues = |disk: &Disk, features| {
+        let driver = Driver::new(0, 16, true, ram());
+        let rings = vec![Some(driver.ring())];
+        let interrupts = driver.told.clone();
+        let activation = Activation { memory: driver.memory.clone(), features, rings, interrupts };
+        Queues::new(Arc::clone(&disk.shared), activation, None)
+    };
+    let write_back = |disk: &Disk| {
+        let mut byte = [0xee];
+        disk.config(WRITE_BACK, &mut byte);
+        byte[0]
+    };
+    let (cached, lasting) = (0, libc::RWF_DSYNC);
+    for (write_through, at_first) in [(false, cached), (true, lasting)] {
+        let bench = bench_with(Engine::Sync, FLUSH, |options| options.write_through = write_through);
+        let disk = &bench.disk;
+        assert_eq!(disk.features() & (WCE | FLUSH), WCE | FLUSH);
+        assert_eq!(queues(disk, 0).write_flags(), lasting);
+        assert_eq!(queues(disk, WCE).write_flags(), lasting, "nobody would flush");
+        for features in [FLUSH, FLUSH | WCE] {
+            let queues = queues(disk, features);
+            assert_eq!(queues.write_flags(), at_first);
+            for (wanted, flags) in [(0, lasting), (1, cached)] {
+                disk.set_config(WRITE_BACK, &[wanted]);
+                assert_eq!(write_back(disk), wanted);
+                assert_eq!(queues.write_flags(), if features & WCE != 0 { flags } else { at_first });
+            }
+            disk.set_config(WRITE_BACK, &[2]);
+            disk.set_config(WRITE_BACK, &[0, 0]);
+            disk.set_config(WRITE_BACK + 1, &[0]);
+            assert_eq!(write_back(disk), 1);
+            drop(queues);
+            assert_eq!(write_back(disk), u8::from(!write_through));
+        }
+    }
+    let disk = bench_with(Engine::Sync, FLUSH, |options| options.read_only = true).disk;
+    assert_eq!(disk.features() & WCE, 0);
+}
+
 #[test]
 fn what_is_beyond_the_disk_or_memory_fails() {
     for engine in engines() {

@@ -19,7 +19,7 @@ mod tx;
 pub use counters::Counters;
 pub use tap::{Tap, TapError};
 
-use super::{Activation, Backend, Device, Interrupts, Kind, NeedsReset};
+use super::{Activation, Backend, Device, Interrupts, Kind, NeedsReset, Outline};
 use rx::{Receiver, Turn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -53,6 +53,12 @@ const OFFLOADS: [(u32, u32, u32); 6] = [
 
 /// The smallest MTU that a card may tell of (5.1.4.1).
 const SMALLEST_MTU: u16 = 68;
+
+/// What a bus shows of a card.
+#[must_use]
+pub fn outline() -> Outline {
+    Outline::new(Kind::Net, QUEUES)
+}
 
 /// A network card.
 pub struct Net {

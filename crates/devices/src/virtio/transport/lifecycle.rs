@@ -19,6 +19,7 @@ use crate::virtio::{Activation, Device, Interrupts, Ring, Running, Work};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use vmm_sys_util::eventfd::EventFd;
 
 /// A device, what its driver has negotiated, and where its work stands.
@@ -89,16 +90,21 @@ impl Lifecycle {
         }
     }
 
-    /// Resets the device and waits until that is done.
-    pub fn reset(self: &Arc<Self>) {
+    /// Begins the device's reset.
+    pub fn begin_reset(self: &Arc<Self>) {
         let state = self.state();
         if !matches!(state.phase, Phase::Stopping) {
             self.stop(state);
-        } else {
-            drop(state);
         }
-        let idle = |state: &mut State| !matches!(state.phase, Phase::Idle);
-        drop(self.idle.wait_while(self.state(), idle).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Resets the device. Whether that was done by `deadline`; if not, it is stopping still.
+    pub fn reset(self: &Arc<Self>, deadline: Instant) -> bool {
+        self.begin_reset();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let working = |state: &mut State| !matches!(state.phase, Phase::Idle);
+        let waited = self.idle.wait_timeout_while(self.state(), left, working);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     fn activate(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {

@@ -23,13 +23,14 @@ mod tests;
 
 use super::{Device, Kind, Workers};
 use crate::dma::Memory;
-use crate::pci::{Bar, Config, Doorbell, Function, Identity, Msix};
+use crate::pci::{Bar, Config, Doorbell, Function, Identity, Msix, Stuck};
 use irq::{Line, Message, Messages};
 use layout::{Capabilities, Place};
 use lifecycle::Lifecycle;
 use signals::Signals;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// virtio's vendor ID.
@@ -248,12 +249,19 @@ impl Function for VirtioPci {
         self.reconfigure(&config);
     }
 
-    fn reset(&self) {
-        self.lifecycle.reset();
+    fn stop(&self) {
+        self.lifecycle.begin_reset();
+    }
+
+    fn reset(&self, deadline: Instant) -> Result<(), Stuck> {
+        if !self.lifecycle.reset(deadline) {
+            return Err(Stuck(self.lifecycle.device.name().to_owned()));
+        }
         let mut config = self.configuration();
         config.reset();
         self.signals.msix.reset();
         self.reconfigure(&config);
+        Ok(())
     }
 }
 

@@ -7,9 +7,11 @@ use super::testing::{
 mod hostile;
 
 use super::*;
+use crate::pci::ResetError;
 use crate::virtio::{Activation, Backend, Interrupts, NeedsReset, Ring, Threads};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// A feature of the device's kind.
 const FEATURE: u64 = 1 << 5;
@@ -339,8 +341,8 @@ fn the_machines_reset_waits_for_the_backend() {
     bench.go();
     bench.hand.hold.store(true, Ordering::Relaxed);
     std::thread::scope(|scope| {
-        let reset = scope.spawn(|| bench.machine.bus.reset());
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        let reset = scope.spawn(|| bench.machine.reset());
+        std::thread::sleep(Duration::from_millis(20));
         assert!(!reset.is_finished());
         // It may have yet to come to this point.
         while !reset.is_finished() {
@@ -351,6 +353,25 @@ fn the_machines_reset_waits_for_the_backend() {
     assert!(bench.machine.port.doorbells.lock().unwrap().is_empty());
     assert_eq!(bench.driver.config::<2>(4), [0, 0]);
     bench.hand.hold.store(false, Ordering::Relaxed);
+    let bench = Bench { driver: Driver::probe(&bench.machine), ..bench };
+    bench.works_after_a_reset();
+}
+
+/// A backend that hangs costs the machine's reset its limit and no more; the device is as it was until it comes back.
+#[test]
+fn the_machines_reset_gives_up_a_backend_that_hangs() {
+    let bench = Bench::new();
+    bench.go();
+    bench.hand.hold.store(true, Ordering::Relaxed);
+    let limit = Duration::from_millis(20);
+    let stuck = bench.machine.bus.reset(limit);
+    assert_eq!(stuck, Err(ResetError { devices: vec!["echo".into()], limit }));
+    assert_eq!(bench.alive(), 1);
+    assert_ne!(bench.driver.status(), 0);
+    bench.hand.let_go();
+    bench.hand.hold.store(false, Ordering::Relaxed);
+    bench.machine.reset();
+    assert_eq!(bench.alive(), 0);
     let bench = Bench { driver: Driver::probe(&bench.machine), ..bench };
     bench.works_after_a_reset();
 }
@@ -453,7 +474,7 @@ fn it_works_after_each_of_many_resets() {
                 assert_eq!(vring.take(), Some((5, 7)));
             }
         }
-        machine.bus.reset();
+        machine.reset();
         assert_eq!(device.alive.load(Ordering::Relaxed), 0);
     }
 }
@@ -499,7 +520,7 @@ fn several_vcpus_start_and_stop_it_at_once() {
         for vcpu in vcpus {
             vcpu.join().unwrap();
         }
-        bench.machine.bus.reset();
+        bench.machine.reset();
         finished.store(true, Ordering::Relaxed);
     });
     assert!(starts.into_inner() > 0, "it was at work now and then");

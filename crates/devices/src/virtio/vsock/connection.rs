@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  the guest asks ───────────────▶ Open ◀─ RESPONSE ── Asked ◀── the host asks
+//!                                   │                      └── no answer in time: RST, gone
 //!                                   │ either side stops sending, or receiving; data on its way still arrives
 //!                                   ▼
 //!                             both have stopped sending, or one does neither: RST, gone
@@ -17,6 +18,7 @@ use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
 use std::num::Wrapping;
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 /// Bytes of the guest's that a connection holds.
 pub(super) const BUFFER: usize = 64 << 10;
@@ -44,6 +46,8 @@ pub(super) struct Connection {
     /// The socket may have something to read. It is not asked again before it says so.
     pub readable: bool,
     open: bool,
+    /// When the guest has to have answered to REQUEST, as long as it has not.
+    answer_by: Option<Instant>,
     /// REQUEST or RESPONSE, CREDIT_UPDATE and SHUTDOWN, as far as the guest has to be told.
     opening: Option<Op>,
     credit_update: bool,
@@ -75,6 +79,7 @@ impl Connection {
             queued: false,
             readable: true,
             open: opening == Op::Response,
+            answer_by: None,
             opening: Some(opening),
             credit_update: false,
             credit_request: false,
@@ -89,6 +94,16 @@ impl Connection {
             guest_forwarded: Wrapping(0),
             sent: Wrapping(0),
         }
+    }
+
+    /// The guest has until then to answer.
+    pub(super) fn expect_answer(&mut self, by: Instant) {
+        self.answer_by = Some(by);
+    }
+
+    /// Until when the guest has to answer, if it has not.
+    pub(super) fn answer_by(&self) -> Option<Instant> {
+        self.answer_by
     }
 
     /// What the guest is to be told next, if anything.
@@ -168,6 +183,7 @@ impl Connection {
         match header.op().ok_or(Over)? {
             Op::Response if !self.open && self.opening.is_none() => {
                 self.open = true;
+                self.answer_by = None;
                 // A socket that has taken nothing yet takes a line.
                 let line = format!("OK {}\n", self.host_port);
                 self.stream.write_all(line.as_bytes()).map_err(|_| Over)

@@ -16,7 +16,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use super::{Activation, Backend, Device, Kind};
+use super::{Activation, Backend, Device, Kind, Outline};
 use queues::Queues;
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
@@ -66,6 +66,12 @@ pub enum VsockError {
 
 /// 108 bytes are an address, less the zero at the end and `_4294967295`.
 const LONGEST: usize = 107 - 11;
+
+/// What a bus shows of it.
+#[must_use]
+pub fn outline() -> Outline {
+    Outline::new(Kind::Socket, QUEUES)
+}
 
 /// The device. Its socket is there, for its user alone, until it is dropped.
 pub struct Vsock {

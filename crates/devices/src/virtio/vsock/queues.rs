@@ -170,7 +170,7 @@ impl Backend for Queues {
     }
 
     fn ready(&mut self, _source: usize) -> Result<(), NeedsReset> {
-        self.table.events();
+        self.table.events()?;
         self.turn()
     }
 

@@ -5,13 +5,15 @@
 //!  guest: REQUEST to port 5000 ─▶ connect(path_5000) ─▶ Connection (RESPONSE), or RST
 //! ```
 //!
-//! What must hold: there are at most [`MOST`] sockets, and so much memory; nothing here waits; and a connection
+//! What must hold: there are at most [`MOST`] sockets, and so much memory; the host's side does not wait for a guest that never answers; nothing here waits; and a connection
 //! that has something for the guest is in `waiting`, once. Whoever has [too many answers](Table::is_full) neither
 //! receives nor looks at sockets. Sockets are watched for changes (EPOLLET), so one that the guest has no room for
 //! wakes nobody.
 
 use super::connection::{Connection, Next, Over};
 use super::packet::{HOST, Header, LARGEST, Op, STREAM};
+use crate::virtio::NeedsReset;
+use crate::virtio::alarm::Alarm;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use std::collections::{HashMap, VecDeque};
@@ -21,6 +23,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Connections, and those that are to become some.
 pub(super) const MOST: usize = 256;
@@ -34,8 +37,12 @@ const FIRST_PORT: u32 = 1 << 30;
 /// "CONNECT 4294967295\n" and a little more.
 const LINE: usize = 32;
 
-/// What the listener is called in the epoll set. Connections have larger numbers.
+/// What the listener and the alarm are called in the epoll set. Connections have larger numbers.
 const LISTENER: u64 = 0;
+const ALARM: u64 = 1;
+
+/// How long the guest has to answer a REQUEST. A kernel that runs does so at once, whether somebody listens or not.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Somebody who has connected and not yet said to which port.
 struct Greeting {
@@ -59,6 +66,9 @@ pub(super) struct Table {
     replies: VecDeque<Header>,
     next_id: u64,
     next_port: u32,
+    /// Set for the first connection that the guest has to answer, while there is one.
+    alarm: Alarm,
+    patience: Duration,
 }
 
 impl Table {
@@ -66,6 +76,8 @@ impl Table {
     pub(super) fn new(cid: u64, listener: Arc<UnixListener>, path: &Path) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&*listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        let alarm = Alarm::new()?;
+        epoll.add(alarm.fd(), EpollEvent::new(EpollFlags::EPOLLIN, ALARM))?;
         Ok(Self {
             cid,
             listener,
@@ -77,8 +89,10 @@ impl Table {
             greetings: HashMap::new(),
             waiting: VecDeque::new(),
             replies: VecDeque::new(),
-            next_id: LISTENER + 1,
+            next_id: ALARM + 1,
             next_port: FIRST_PORT,
+            alarm,
+            patience: ANSWER,
         })
     }
 
@@ -98,16 +112,38 @@ impl Table {
     }
 
     /// Sees to the sockets that have changed, some of them: there may be more.
-    pub(super) fn events(&mut self) {
+    pub(super) fn events(&mut self) -> Result<(), NeedsReset> {
         let mut events = [EpollEvent::empty(); 64];
         // Nothing but a signal disturbs it, and then it is called again.
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         for event in &events[..count] {
             match event.data() {
                 LISTENER => self.accept(),
-                id if self.greetings.contains_key(&id) => self.greet(id),
+                ALARM => self.give_up()?,
+                id if self.greetings.contains_key(&id) => self.greet(id)?,
                 id => self.change(id, event.events()),
             }
+        }
+        Ok(())
+    }
+
+    /// Ends the connections that the guest should have answered by now.
+    fn give_up(&mut self) -> Result<(), NeedsReset> {
+        let now = Instant::now();
+        let is_late =
+            |(_, connection): &(&u64, &Connection)| connection.answer_by().is_some_and(|by| by <= now);
+        let late: Vec<u64> = self.connections.iter().filter(is_late).map(|(id, _)| *id).collect();
+        for id in late {
+            self.with(id, |_| Err(Over));
+        }
+        self.set_alarm(now)
+    }
+
+    fn set_alarm(&mut self, now: Instant) -> Result<(), NeedsReset> {
+        match self.connections.values().filter_map(Connection::answer_by).min() {
+            // A time that is 0 would never come.
+            Some(by) => self.alarm.set(by.saturating_duration_since(now).max(Duration::from_millis(1))),
+            None => self.alarm.clear(),
         }
     }
 
@@ -277,22 +313,29 @@ impl Table {
     }
 
     /// A byte at a time, since what follows the line is the guest's.
-    fn greet(&mut self, id: u64) {
-        let Some(greeting) = self.greetings.get_mut(&id) else { return };
+    fn greet(&mut self, id: u64) -> Result<(), NeedsReset> {
+        let Some(greeting) = self.greetings.get_mut(&id) else { return Ok(()) };
         let port = loop {
             let mut byte = [0];
             match greeting.stream.read(&mut byte) {
                 Ok(1) if byte[0] == b'\n' => break port_of(&greeting.line),
                 Ok(1) if greeting.line.len() < LINE => greeting.line.push(byte[0]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 _ => break None,
             }
         };
-        let Some(guest_port) = port else { return self.remove(id) };
-        let Some(Greeting { stream, .. }) = self.greetings.remove(&id) else { return };
+        let Some(guest_port) = port else {
+            self.remove(id);
+            return Ok(());
+        };
+        let Some(Greeting { stream, .. }) = self.greetings.remove(&id) else { return Ok(()) };
         let host_port = self.free_port(guest_port);
-        self.add(id, Connection::new(stream, (host_port, guest_port), Op::Request));
+        let mut connection = Connection::new(stream, (host_port, guest_port), Op::Request);
+        let now = Instant::now();
+        connection.expect_answer(now + self.patience);
+        self.add(id, connection);
+        self.set_alarm(now)
     }
 
     /// A port of the host that has no connection to the guest's: there are more ports than connections.
@@ -325,6 +368,57 @@ fn connect_to(path: &Path) -> io::Result<UnixStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+
+    /// The client finds its stream closed, the guest is told, and a guest that has answered in time keeps its connection.
+    #[test]
+    fn a_guest_that_does_not_answer_is_given_up() {
+        const CID: u64 = 3;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("v");
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut table = Table::new(CID, Arc::new(listener), &path).unwrap();
+        table.patience = Duration::from_millis(50);
+        let mut clients = [5000, 5001].map(|port| {
+            let mut client = UnixStream::connect(&path).unwrap();
+            client.write_all(format!("CONNECT {port}\n").as_bytes()).unwrap();
+            table.events().unwrap();
+            table.events().unwrap();
+            client
+        });
+        let mut asked = Vec::new();
+        while let Some(header) = table.next(LARGEST, |_, _| unreachable!("nothing is open")) {
+            asked.push((header.op(), header.source_port, header.destination_port));
+        }
+        let ports = [(FIRST_PORT, 5000), (FIRST_PORT + 1, 5001)];
+        assert_eq!(asked, ports.map(|(host, guest)| (Some(Op::Request), host, guest)));
+        let answer = Header {
+            source_cid: CID,
+            destination_cid: HOST,
+            source_port: 5001,
+            destination_port: FIRST_PORT + 1,
+            kind: STREAM,
+            op: Op::Response as u16,
+            buffer: 1 << 16,
+            ..Header::default()
+        };
+        table.receive(&answer, &[]);
+
+        std::thread::sleep(2 * table.patience);
+        table.events().unwrap();
+        let reset = table.next(LARGEST, |_, _| Ok(0)).unwrap();
+        assert_eq!(
+            (reset.op(), reset.source_port, reset.destination_port),
+            (Some(Op::Reset), FIRST_PORT, 5000)
+        );
+        assert_eq!(clients[0].read(&mut [0; 8]).unwrap(), 0);
+        let mut line = [0; 14];
+        clients[1].read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"OK 1073741825\n");
+        assert_eq!((table.connections.len(), table.ports.len()), (1, 1));
+        assert!(table.connections.values().all(|connection| connection.answer_by().is_none()));
+    }
 
     #[test]
     fn a_greeting_names_a_port() {

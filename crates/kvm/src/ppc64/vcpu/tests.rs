@@ -22,8 +22,8 @@ impl Rig {
         let (fd, page) = stand_in(0x1_0000);
         let run = Mapping::new(&fd, 0x1_0000, 0, "mmap(kvm_run)").unwrap();
         let signals = Signals { kick: libc::SIGUSR1 };
-        let (cede, timebase_hz) = (None, 512_000_000);
-        let vcpu = Vcpu { fd: Arc::new(fd), run, xics: false, signals, cede, timebase_hz };
+        let (idle, timebase_hz) = (Idle::None, 512_000_000);
+        let vcpu = Vcpu { fd: Arc::new(fd), run, xics: false, signals, idle, timebase_hz };
         Self { vcpu, page }
     }
 

@@ -7,11 +7,19 @@ use std::fs;
 
 /// What the example of all keys says.
 pub(in crate::config) fn full() -> Devices {
-    let root = Disk { path: "/vm/root.img".into(), readonly: false, direct: false, id: None, iommu: false };
+    let root = Disk {
+        path: "/vm/root.img".into(),
+        readonly: false,
+        direct: false,
+        writethrough: false,
+        id: None,
+        iommu: false,
+    };
     let data = Disk {
         path: "/dev/vdb".into(),
         readonly: true,
         direct: true,
+        writethrough: true,
         id: Some("data-1".into()),
         iommu: true,
     };
@@ -36,7 +44,7 @@ fn a_person_sees_every_device() {
         full().to_string(),
         "\n\
          disk 1   /vm/root.img\n\
-         disk 2   /dev/vdb, readonly, direct, iommu, id data-1\n\
+         disk 2   /dev/vdb, readonly, direct, writethrough, iommu, id data-1\n\
          net 1    tap0, mac 52:54:00:ab:00:01, iommu\n\
          vsock    /run/vm.vsock, cid 3, iommu\n\
          rng      the host's, iommu\n\
@@ -100,17 +108,17 @@ fn each_mistake_has_its_place() {
         // Tables.
         (
             "[disk]\npath = '/a'",
-            "vm.toml:1:1: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, id, iommu",
+            "vm.toml:1:1: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, writethrough, id, iommu",
         ),
         (
             "disk = ['a']",
-            "vm.toml:1:8: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, id, iommu",
+            "vm.toml:1:8: disk is a list of tables; write [[disk]] with keys: path, readonly, direct, writethrough, id, iommu",
         ),
         ("[[rng]]", "vm.toml:1:1: rng is a table; write [rng] with keys: iommu"),
         ("rng = true", "vm.toml:1:7: rng is a table; write [rng] with keys: iommu"),
         (
             "[[disk]]\npath = '/a'\n[[disk]]\npaht = '/b'",
-            "vm.toml:4:1: unknown key \"paht\" in [[disk]] (did you mean \"path\"?); keys: path, readonly, direct, id, iommu",
+            "vm.toml:4:1: unknown key \"paht\" in [[disk]] (did you mean \"path\"?); keys: path, readonly, direct, writethrough, id, iommu",
         ),
         (
             "[rng]\ntap = 'a'",
@@ -201,7 +209,8 @@ fn each_mistake_has_its_place() {
 fn images_of_disks_have_to_be_usable_and_different() {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("a.img");
-    fs::write(&image, "").unwrap();
+    fs::write(&image, [0; 512]).unwrap();
+    fs::write(dir.path().join("short.img"), [0; 1000]).unwrap();
     std::os::unix::fs::symlink(&image, dir.path().join("b.img")).unwrap();
     let directory = format!("{}/", dir.path().display());
     let check = |disks: &[&str]| {
@@ -218,10 +227,16 @@ fn images_of_disks_have_to_be_usable_and_different() {
     );
     assert_eq!(
         check(&["a.img'", "c.img'"]).unwrap_err(),
-        "cannot use c.img as disk 2 (path in [[disk]], or --disk path=…): No such file or directory (os error 2)"
+        "disk 2 ([[disk]], --disk) cannot be had: c.img: there is no such file; `truncate -s 8G c.img` makes an \
+         empty disk of 8 GiB"
+    );
+    assert_eq!(
+        check(&["short.img'"]).unwrap_err(),
+        "disk 1 ([[disk]], --disk) cannot be had: short.img has 1000 bytes, and a disk has a multiple of 512 and \
+         more than 0; `truncate -s %512 short.img` rounds up"
     );
     assert_eq!(
         check(&["'"]).unwrap_err(),
-        "cannot use  as disk 1 (path in [[disk]], or --disk path=…): neither a regular file nor a block device"
+        "disk 1 ([[disk]], --disk) cannot be had:  is a directory; a disk is a raw image file or a block device"
     );
 }

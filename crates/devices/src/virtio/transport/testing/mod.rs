@@ -195,6 +195,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// The machine's reset, which waits for the worker.
+    pub fn reset(&self) {
+        self.bus.reset(PATIENCE).unwrap();
+    }
+
     /// A machine whose devices are run by `workers`.
     pub fn new(device: Arc<dyn Device>, workers: Arc<dyn Workers>) -> Self {
         Self::with(device, workers, false)

@@ -76,7 +76,7 @@ proptest! {
                 Access::Turn => bench.hand.turn(),
             }
         }
-        bench.machine.bus.reset();
+        bench.machine.reset();
         prop_assert_eq!(bench.alive(), 0);
         let bench = Bench { driver: Driver::probe(&bench.machine), ..bench };
         bench.works_after_a_reset();
