@@ -40,7 +40,7 @@
 
 #![cfg_attr(not(any(feature = "std", loom, test)), no_std)]
 
-#[cfg(all(feature = "std", not(loom)))]
+#[cfg(feature = "std")]
 pub mod contention;
 pub mod driver;
 #[cfg(all(feature = "std", not(loom)))]
