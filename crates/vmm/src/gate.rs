@@ -77,10 +77,13 @@ impl Gate {
             return true;
         }
         let mut state = self.lock();
-        while state.paused && !state.halt {
+        if state.paused && !state.halt {
             state.held += 1;
+            // Once, and not at each turn: those who are held would wake each other for ever.
             self.changed.notify_all();
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            while state.paused && !state.halt {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
             state.held -= 1;
         }
         !state.halt
@@ -189,6 +192,40 @@ mod tests {
         rig.gate.halt(|| rig.call());
         assert_eq!(rig.inside.load(SeqCst), 0);
         vcpus.into_iter().for_each(|vcpu| vcpu.join().unwrap());
+    }
+
+    /// A paused VM costs nothing.
+    #[test]
+    fn who_is_held_sleeps() {
+        let rig: Arc<Rig> = Arc::default();
+        let tasks = Arc::<Mutex<Vec<_>>>::default();
+        let vcpus = [(); 3].map(|()| {
+            rig.gate.started();
+            let (rig, tasks) = (Arc::clone(&rig), Arc::clone(&tasks));
+            thread::spawn(move || {
+                tasks.lock().unwrap().push(std::fs::read_link("/proc/thread-self").unwrap());
+                rig.live();
+            })
+        });
+        rig.wait_for_rounds(3);
+        rig.gate.pause(|| rig.call());
+        let sleeps = || {
+            let of = |task: &std::path::PathBuf| {
+                let status =
+                    std::fs::read_to_string(std::path::Path::new("/proc").join(task).join("status")).unwrap();
+                let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap();
+                line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+            };
+            tasks.lock().unwrap().iter().map(of).sum::<u64>()
+        };
+        // The last one may still be on its way to sleep.
+        thread::sleep(Duration::from_millis(20));
+        let before = sleeps();
+        thread::sleep(Duration::from_millis(50));
+        let woken = sleeps() - before;
+        rig.gate.halt(|| rig.call());
+        vcpus.into_iter().for_each(|vcpu| vcpu.join().unwrap());
+        assert!(woken <= 3, "those who are held woke {woken} times");
     }
 
     /// Two who pause and resume as they like, while lives begin and end.
