@@ -2,7 +2,7 @@
 
 use arch_api::HvError;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// A descriptor of KVM: the system, a VM, a vCPU or a device.
 #[derive(Debug)]
@@ -67,6 +67,25 @@ pub(crate) struct Mapping {
 unsafe impl Send for Mapping {}
 // SAFETY: as above: a shared reference gives out the address only.
 unsafe impl Sync for Mapping {}
+
+/// Makes vCPU `id` of `vm` by `request`, which is the architecture's KVM_CREATE_VCPU, and maps `length` bytes of what it shares with the
+/// kernel: a `Run` at least.
+pub(crate) fn create_vcpu<Run>(
+    vm: &KvmFd,
+    request: u32,
+    id: u32,
+    length: usize,
+) -> Result<(KvmFd, Mapping), HvError> {
+    let number = vm.value("KVM_CREATE_VCPU", request, u64::from(id))?;
+    // SAFETY: the kernel made this descriptor for us just now, and nobody else has it.
+    let fd = KvmFd(unsafe { OwnedFd::from_raw_fd(number) });
+    let run = Mapping::new(&fd, length, 0, "mmap(kvm_run)")?;
+    if run.len() < size_of::<Run>() {
+        let source = io::Error::other("KVM_GET_VCPU_MMAP_SIZE is smaller than kvm_run");
+        return Err(HvError { call: "mmap(kvm_run)", source });
+    }
+    Ok((fd, run))
+}
 
 impl Mapping {
     /// Maps `length` bytes of `fd` from `offset`, to read and write.

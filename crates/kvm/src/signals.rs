@@ -4,6 +4,7 @@
 //! a signal that comes between two runs is not lost, it ends the next one. Both are standard signals: however often
 //! one is sent before it is taken, it is pending once, and it needs no memory of the kernel's that could run out.
 
+use crate::fd::KvmFd;
 use arch_api::HvError;
 use std::io;
 
@@ -22,6 +23,18 @@ impl Signals {
     pub(crate) fn mask(self) -> u64 {
         let bit = |signal: libc::c_int| 1u64 << (signal - 1);
         !(bit(self.kick) | bit(CEDE))
+    }
+
+    /// Blocks every signal but ours while `vcpu` runs; `request` is the architecture's KVM_SET_SIGNAL_MASK.
+    pub(crate) fn let_through(self, vcpu: &KvmFd, request: u32) -> Result<(), HvError> {
+        /// `struct kvm_signal_mask` with the kernel's 64-bit signal set behind it.
+        #[repr(C)]
+        struct Mask {
+            len: u32,
+            sigset: [u8; 8],
+        }
+        let mask = Mask { len: 8, sigset: self.mask().to_ne_bytes() };
+        vcpu.read_from_long("KVM_SET_SIGNAL_MASK", request, &mask).map(drop)
     }
 
     /// Takes one pending signal, if there is one, and says which. When both are pending the other ends the next run at once.

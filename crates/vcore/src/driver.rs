@@ -351,7 +351,7 @@ impl<P: Port, O: Orderings> Vcore<P, O> {
     }
 
     /// The interval of an idle period that would open now: the learnt one, cut to the maximum.
-    fn next_interval(&self) -> u32 {
+    pub fn next_interval(&self) -> u32 {
         self.halt_poll_ns().min(self.port.tunables().halt_poll_ns())
     }
 
@@ -365,18 +365,19 @@ impl<P: Port, O: Orderings> Vcore<P, O> {
 
     /// Accounts the period that the caller has just closed, and learns from it.
     fn close_period(&self, event: Event, outcome: Outcome, waited: bool) {
+        let valid = matches!(outcome, Outcome::Awake(causes) if causes.concerns_guest());
+        self.account(event.thread(), waited, valid);
+    }
+
+    /// The period is over for `thread`, after a sleep if it `waited`; `valid` if that brought the guest something.
+    fn account(&self, thread: Option<Thread>, waited: bool, valid: bool) {
         let start = self.start.load(Ordering::Relaxed);
-        let block = Block {
-            start,
-            // A poller preempted before its store leaves an older period's time behind.
-            poll_end: self.poll_end.load(Ordering::Relaxed).max(start),
-            end: self.port.now(),
-            waited,
-            valid: matches!(outcome, Outcome::Awake(causes) if causes.concerns_guest()),
-        };
+        // A poller preempted before its store leaves an older period's time behind.
+        let poll_end = self.poll_end.load(Ordering::Relaxed).max(start);
+        let block = Block { start, poll_end, end: self.port.now(), waited, valid };
         let next = poll::adjust(self.halt_poll_ns(), &block, &self.port.tunables().get());
         self.halt_poll_ns.store(next, Ordering::Relaxed);
-        if let Some(thread) = event.thread() {
+        if let Some(thread) = thread {
             self.port.stats(thread).block_ended(&block);
         }
         trace::vcore_wakeup(block.block_ns(), waited);

@@ -168,7 +168,7 @@ impl Scheduler for Vcores {
     }
 
     fn interval(&self, vcpu: usize) -> u32 {
-        self.place(vcpu).0.next_halt_poll_ns()
+        self.place(vcpu).0.next_interval()
     }
 
     fn poll(&self, vcpu: usize, timeout: u64, look: &mut dyn FnMut() -> Look) -> Polled {

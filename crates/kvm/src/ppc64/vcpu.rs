@@ -6,14 +6,13 @@ use super::sleep_watch::SleepWatch;
 use super::timebase;
 use super::vm::VmFd;
 use crate::bindings::ppc64::*;
-use crate::fd::{KvmFd, Mapping};
+use crate::fd::{KvmFd, Mapping, create_vcpu};
 use crate::ioctl::ppc64::*;
 use crate::signals::{CEDE, Signals};
 use crate::stats::{KvmStats, StatsError};
 use arch_api::ppc64::{CedeRoute, ExternalPin, Plane, Regs, Watch};
 use arch_api::{Exit, HvError, Reply};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 /// A vCPU. Its registers are touched by its own thread only, so changing some bits of one needs no lock.
@@ -69,14 +68,7 @@ const CLEARED: &[u64] = &[
 
 impl Vcpu {
     pub(crate) fn create(vm: &VmFd, id: u32, how: Making) -> Result<Self, HvError> {
-        let number = vm.fd.value("KVM_CREATE_VCPU", KVM_CREATE_VCPU, u64::from(id))?;
-        // SAFETY: the kernel made this descriptor for us just now, and nobody else has it.
-        let fd = KvmFd(unsafe { OwnedFd::from_raw_fd(number) });
-        let run = Mapping::new(&fd, how.run_size, 0, "mmap(kvm_run)")?;
-        if run.len() < size_of::<kvm_run>() {
-            let source = io::Error::other("KVM_GET_VCPU_MMAP_SIZE is smaller than kvm_run");
-            return Err(HvError { call: "mmap(kvm_run)", source });
-        }
+        let (fd, run) = create_vcpu::<kvm_run>(&vm.fd, KVM_CREATE_VCPU, id, how.run_size)?;
         let idle = match how.plane {
             Plane::Vmm(CedeRoute::Event(id)) => Idle::Cedes(CedeWatch::new(id)),
             Plane::Vmm(CedeRoute::Hcall) | Plane::Kernel => Idle::None,
@@ -88,7 +80,7 @@ impl Vcpu {
 
     /// The shared page. The kernel writes it only within KVM_RUN, which takes `&mut self` too.
     fn shared(&mut self) -> &mut kvm_run {
-        // SAFETY: the mapping is at least as large as kvm_run (checked in `create`), page aligned, lives as long as
+        // SAFETY: the mapping is at least as large as kvm_run (checked in `create_vcpu`), page aligned, lives as long as
         // `self`, and kvm_run is a C structure of integers. `&mut self` excludes any other reference to it and,
         // as KVM_RUN is not under way, the kernel.
         unsafe { &mut *self.run.as_ptr().cast() }
@@ -107,14 +99,7 @@ impl Vcpu {
 
     /// Blocks every signal but ours while the vCPU runs.
     pub(crate) fn set_signal_mask(&self) -> Result<(), HvError> {
-        /// `struct kvm_signal_mask` with the kernel's 64-bit signal set behind it.
-        #[repr(C)]
-        struct Mask {
-            len: u32,
-            sigset: [u8; 8],
-        }
-        let mask = Mask { len: 8, sigset: self.signals.mask().to_ne_bytes() };
-        self.fd.read_from_long("KVM_SET_SIGNAL_MASK", KVM_SET_SIGNAL_MASK, &mask).map(drop)
+        self.signals.let_through(&self.fd, KVM_SET_SIGNAL_MASK)
     }
 
     pub(crate) fn set_one(&self, id: u64, value: u64, call: &'static str) -> Result<(), HvError> {

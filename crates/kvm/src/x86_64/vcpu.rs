@@ -4,7 +4,7 @@ use super::host::Cpuid;
 use super::msrs;
 use super::state::State;
 use super::vm::VmFd;
-use crate::fd::{KvmFd, Mapping};
+use crate::fd::{KvmFd, Mapping, create_vcpu};
 use crate::ioctl::x86_64::*;
 use crate::signals::Signals;
 use crate::stats::{KvmStats, StatsError};
@@ -12,7 +12,6 @@ use arch_api::x86_64::{CpuidLeaf, FlatSegment, ProtectedMode, Regs};
 use arch_api::{Exit, HvError, Reply};
 use kvm_bindings::*;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
 
 /// A vCPU. Its registers are touched by its own thread only.
 #[derive(Debug)]
@@ -46,37 +45,17 @@ const CR0_PROTECTED: u64 = 0x31;
 
 impl Vcpu {
     pub(super) fn create(vm: &VmFd, id: u32, signals: Signals) -> Result<Self, HvError> {
-        let number = vm.fd.value("KVM_CREATE_VCPU", KVM_CREATE_VCPU, u64::from(id))?;
-        // SAFETY: the kernel made this descriptor for us just now, and nobody else has it.
-        let fd = KvmFd(unsafe { OwnedFd::from_raw_fd(number) });
-        let run = Mapping::new(&fd, vm.run_size, 0, "mmap(kvm_run)")?;
-        if run.len() < size_of::<kvm_run>() {
-            let source = io::Error::other("KVM_GET_VCPU_MMAP_SIZE is smaller than kvm_run");
-            return Err(HvError { call: "mmap(kvm_run)", source });
-        }
-        let vcpu = Self { fd, run, signals, msrs: vm.msrs.clone(), power_on: None, io: None };
-        vcpu.set_signal_mask()?;
-        Ok(vcpu)
+        let (fd, run) = create_vcpu::<kvm_run>(&vm.fd, KVM_CREATE_VCPU, id, vm.run_size)?;
+        signals.let_through(&fd, KVM_SET_SIGNAL_MASK)?;
+        Ok(Self { fd, run, signals, msrs: vm.msrs.clone(), power_on: None, io: None })
     }
 
     /// The shared page. The kernel writes it only within KVM_RUN, which takes `&mut self` too.
     fn shared(&mut self) -> &mut kvm_run {
-        // SAFETY: the mapping is at least as large as kvm_run (checked in `create`), page aligned, lives as long as
+        // SAFETY: the mapping is at least as large as kvm_run (checked in `create_vcpu`), page aligned, lives as long as
         // `self`, and kvm_run is a C structure of integers. `&mut self` excludes any other reference to it and,
         // as KVM_RUN is not under way, the kernel.
         unsafe { &mut *self.run.as_ptr().cast() }
-    }
-
-    /// Blocks every signal but ours while the vCPU runs.
-    fn set_signal_mask(&self) -> Result<(), HvError> {
-        /// `struct kvm_signal_mask` with the kernel's 64-bit signal set behind it.
-        #[repr(C)]
-        struct Mask {
-            len: u32,
-            sigset: [u8; 8],
-        }
-        let mask = Mask { len: 8, sigset: self.signals.mask().to_ne_bytes() };
-        self.fd.read_from_long("KVM_SET_SIGNAL_MASK", KVM_SET_SIGNAL_MASK, &mask).map(drop)
     }
 
     /// KVM's own figures of this vCPU, for any thread. To be asked for before the vCPU runs first.

@@ -15,7 +15,6 @@
 //! that nobody closes (the guest found something to do instead of its sleep) is forgotten: the next one writes the fields anew.
 
 use super::{Opening, Vcore, WrongState};
-use crate::poll::{self, Block};
 use crate::port::Port;
 use crate::sync::{Ordering, Orderings};
 use crate::trace;
@@ -43,11 +42,6 @@ pub enum Polled {
 }
 
 impl<P: Port, O: Orderings> Vcore<P, O> {
-    /// The interval that the next poll begins with: the learnt one, cut to the maximum.
-    pub fn next_halt_poll_ns(&self) -> u32 {
-        self.next_interval()
-    }
-
     /// Opens an idle period of a thread that is in the host, and polls while `look` finds nothing. Returns at once where the
     /// interval is 0 or another task wants the CPU.
     ///
@@ -79,7 +73,11 @@ impl<P: Port, O: Orderings> Vcore<P, O> {
             let causes = self.word().causes(thread);
             let expired = deadline.is_some_and(|deadline| deadline <= now);
             if seen == Look::Arrived || expired || !causes.is_empty() {
-                self.close(thread, false, seen == Look::Arrived || expired || causes.concerns_guest());
+                self.account(
+                    Some(thread),
+                    false,
+                    seen == Look::Arrived || expired || causes.concerns_guest(),
+                );
                 return Ok(Polled::Awake);
             }
             if now >= stop || !undisturbed || seen == Look::GiveUp {
@@ -97,16 +95,7 @@ impl<P: Port, O: Orderings> Vcore<P, O> {
     /// ended it.
     pub fn slept(&self, thread: Thread) {
         let causes = self.word().causes(thread);
-        self.close(thread, true, causes == Causes::NONE || causes.concerns_guest());
+        self.account(Some(thread), true, causes == Causes::NONE || causes.concerns_guest());
         self.port.stats(thread).woken();
-    }
-
-    fn close(&self, thread: Thread, waited: bool, valid: bool) {
-        let (start, poll_end) = (self.start.load(Ordering::Relaxed), self.poll_end.load(Ordering::Relaxed));
-        let block = Block { start, poll_end, end: self.port.now(), waited, valid };
-        let next = poll::adjust(self.halt_poll_ns(), &block, &self.port.tunables().get());
-        self.halt_poll_ns.store(next, Ordering::Relaxed);
-        self.port.stats(thread).block_ended(&block);
-        trace::vcore_wakeup(block.block_ns(), waited);
     }
 }
